@@ -1,0 +1,1 @@
+"""The kernel: what every service is made of, and no business rule."""
