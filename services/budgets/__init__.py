@@ -1,0 +1,1 @@
+"""Budgets: limits, windows, holds, workers, and the usage ledger."""

@@ -1,0 +1,1 @@
+"""Invitations: single-use, expiring offers to one user to set a password."""

@@ -1,0 +1,1 @@
+"""Keys: virtual API keys, their limits and their life."""
