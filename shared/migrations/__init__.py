@@ -1,0 +1,1 @@
+"""The kernel's own migrations, run once for each service's schema."""

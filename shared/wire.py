@@ -1,0 +1,208 @@
+"""The wire between services: one NATS connection a service, its subjects, its stream, questions and answers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import nats.errors
+import nats.js.errors
+import structlog
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
+from faststream.types import SendableMessage
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
+from pydantic import BaseModel, ValidationError
+
+from shared import trace
+from shared.errors import REASONS, Refused, Unavailable
+from shared.events import Recorded
+from shared.requests import Question
+
+log = structlog.get_logger()
+
+A = TypeVar("A", bound=BaseModel)
+Q = TypeVar("Q", bound=Question)
+
+LIVE_DELIVERY = timedelta(days=7)  # design §4: the truth is the log, the stream only delivers
+DUPLICATE_WINDOW = timedelta(minutes=2)
+ASK_TIMEOUT_SECONDS = 5.0
+CONCURRENT_QUESTIONS = 256
+
+
+class Wire:
+    """What one service says and hears over NATS. ``namespace`` keeps installations on one server apart (tests do)."""
+
+    def __init__(self, service: str, url: str, *, namespace: str = "") -> None:
+        self.service = service
+        self.namespace = namespace
+        self.broker = NatsBroker(
+            url,
+            name=f"keystead-{service}",
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            error_cb=_quiet("wire.error"),
+            disconnected_cb=_quiet("wire.disconnected"),
+            reconnected_cb=_quiet("wire.reconnected"),
+            logger=None,
+        )
+
+    @property
+    def connected(self) -> bool:
+        return self._client is not None and bool(self._client.is_connected)
+
+    @property
+    def _client(self) -> Any:
+        return self.broker._connection
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        stream: JetStreamContext = self._client.jetstream()
+        return stream
+
+    def stream_of(self, service: str) -> str:
+        return f"{self.namespace}{service}".replace(".", "_").upper()
+
+    def subject_of(self, recorded: Recorded) -> str:
+        """``<service>.<EventType>.<stream>``, every token made safe for NATS."""
+        return f"{self.namespace}{self.service}.{recorded.event.type_name()}.{safe_token(recorded.stream)}"
+
+    def ask_subject(self, service: str, question: type[Question]) -> str:
+        return f"{self.namespace}ask.{service}.{question.__name__}"
+
+    def topic(self, name: str) -> str:
+        """The subject of a message to all who listen, stored by nobody."""
+        return f"{self.namespace}topic.{name}"
+
+    async def declare_stream(self) -> None:
+        """Make or bring up to date the stream that carries this service's events."""
+        config = StreamConfig(
+            name=self.stream_of(self.service),
+            subjects=[f"{self.namespace}{self.service}.>"],
+            storage=StorageType.FILE,
+            max_age=LIVE_DELIVERY.total_seconds(),
+            discard=DiscardPolicy.OLD,
+            duplicate_window=DUPLICATE_WINDOW.total_seconds(),
+        )
+        try:
+            await self.jetstream.add_stream(config)
+        except nats.js.errors.BadRequestError:
+            await self.jetstream.update_stream(config)
+
+    async def publish(self, recorded: Recorded) -> None:
+        """Store one event in the stream; the same event twice is stored once."""
+        await self.jetstream.publish(
+            self.subject_of(recorded), recorded.to_cloudevent(), headers={"Nats-Msg-Id": recorded.id}
+        )
+
+    async def tell(self, topic: str, message: BaseModel) -> None:
+        """Say something to all who listen now."""
+        await self._client.publish(self.topic(topic), message.model_dump_json().encode())
+
+    async def listen(self, topic: str, heard: Callable[[bytes], Awaitable[None]]) -> None:
+        """Call ``heard`` with every message on ``topic`` from now on."""
+
+        async def deliver(message: Any) -> None:
+            await heard(message.data)
+
+        await self._client.subscribe(self.topic(topic), cb=deliver)
+
+    async def ask(
+        self, service: str, question: Question, answer: type[A], *, timeout_seconds: float = ASK_TIMEOUT_SECONDS
+    ) -> A:
+        """Ask a service. Raises what it refused with, and ``Unavailable`` if it does not answer in time."""
+        try:
+            reply = await self.broker.request(
+                question.model_dump_json().encode(),
+                self.ask_subject(service, type(question)),
+                headers=trace.current().headers(),
+                timeout=timeout_seconds,
+            )
+        except (nats.errors.Error, asyncio.TimeoutError, AssertionError, OSError) as fault:
+            raise Unavailable(f"the {service} service does not answer") from fault
+        content = json.loads(reply.body)
+        if "refused" in content:
+            raise _refused(content["refused"])
+        return answer.model_validate(content["answer"])
+
+    def answer(self, question: type[Q], respond: Callable[[Q], Awaitable[BaseModel]]) -> None:
+        """Answer ``question`` from the start of the broker on; replicas share the questions."""
+
+        async def reply(body: bytes, message: NatsMessage) -> SendableMessage:
+            with trace.tracing(trace.Trace.of(message.headers)):
+                return await _answered(question, respond, body)
+
+        subscriber = self.broker.subscriber(
+            self.ask_subject(self.service, question), queue=self.service, max_workers=CONCURRENT_QUESTIONS
+        )
+        subscriber(reply)
+
+    @asynccontextmanager
+    async def following(
+        self, source: str, deliver: Callable[[bytes, NatsMessage], Awaitable[None]]
+    ) -> AsyncIterator[None]:
+        """Hear ``source``'s stream during the block, one message at a time and in order, by a durable consumer.
+
+        The position in the database says what was applied; the consumer may be lost and made anew.
+        """
+        subscriber = self.broker.subscriber(
+            f"{self.namespace}{source}.>",
+            stream=JStream(self.stream_of(source), declare=False),
+            durable=f"{self.namespace}{self.service}-{source}".replace(".", "_"),
+            config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_wait=30, max_ack_pending=1000),
+            pull_sub=PullSub(batch_size=1, timeout=5.0),
+            ack_policy=AckPolicy.MANUAL,
+        )
+
+        async def handle(body: bytes, message: NatsMessage) -> None:
+            await deliver(body, message)
+
+        subscriber(handle)
+        await subscriber.start()
+        try:
+            yield
+        finally:
+            await subscriber.stop()
+
+
+async def _answered(question: type[Q], respond: Callable[[Q], Awaitable[BaseModel]], body: bytes) -> bytes:
+    try:
+        answer = await respond(question.model_validate_json(body))
+    except Refused as refused:
+        content = {"code": refused.code, "message": refused.message, "param": refused.param, "type": refused.type}
+        return json.dumps({"refused": content | {"headers": refused.headers}}).encode()
+    except ValidationError as fault:
+        log.warning("wire.question_malformed", question=question.__name__, faults=fault.error_count())
+        return json.dumps({"refused": {"code": "unavailable", "message": "a question that was not understood"}}).encode()
+    except Exception:
+        # Whoever asks must not wait for a time-out because answering failed.
+        log.exception("wire.answer_failed", question=question.__name__)
+        message = f"the service could not answer {question.__name__}"
+        return json.dumps({"refused": {"code": "unavailable", "message": message}}).encode()
+    return b'{"answer":' + answer.model_dump_json().encode() + b"}"
+
+
+def _refused(content: dict[str, Any]) -> Refused:
+    code = content["code"] if content["code"] in REASONS else "unavailable"
+    return Refused(
+        content["message"],
+        reason=code,
+        param=content.get("param"),
+        type=content.get("type"),
+        headers=content.get("headers"),
+    )
+
+
+def safe_token(text: str) -> str:
+    """``text`` as one NATS token: anything but letters, digits, ``-`` and ``_`` becomes ``=`` and its hex code."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else f"={ord(c):x}=" for c in text)
+
+
+def _quiet(event: str) -> Callable[..., Awaitable[None]]:
+    async def note(fault: Exception | None = None) -> None:
+        log.warning(event, fault=repr(fault) if fault else None)
+
+    return note
