@@ -15,7 +15,7 @@ MAX_USD = 1_000_000_000
 _NANO = Decimal("1e-9")
 # Wide enough for MAX_USD with nine decimals; the thread's own context is somebody else's.
 _CONTEXT = Context(prec=40, rounding=ROUND_HALF_EVEN)
-_DECIMAL_TEXT = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,9})?")
+_DECIMAL_TEXT = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _DECIMAL_TEXT_LENGTH_MAX = 1_000
 
 
