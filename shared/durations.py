@@ -158,7 +158,7 @@ def _around(now: datetime, guess: int, boundary: Callable[[int], datetime]) -> W
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """The day's midnight, the first of two; ``fold=0`` reads a skipped one by the offset before, so as the skip itself."""
+    """The day's midnight, the first if two; ``fold=0`` reads a skipped one by the offset before, as the skip itself."""
     return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
 
 
