@@ -51,6 +51,7 @@ REASONS: Mapping[str, Answer] = {
     "duplicate_user_id": Answer(409, INVALID),
     "version_conflict": Answer(409, INVALID),
     "in_use": Answer(409, INVALID),
+    "invitation_not_resendable": Answer(409, INVALID),
     "not_found": Answer(404, "not_found_error"),
     "route_unknown": Answer(404, "not_found_error"),
     "method_not_allowed": Answer(405, INVALID),
