@@ -45,6 +45,7 @@ REASONS: Mapping[str, Answer] = {
     "upstream_rejected": Answer(400, INVALID),
     "invitation_closed": Answer(400, INVALID),
     "user_has_no_email": Answer(400, INVALID),
+    "duplicate_key": Answer(400, "bad_request_error"),
     "duplicate_key_alias": Answer(400, "bad_request_error"),
     "password_policy": Answer(400, "validation_error"),
     "duplicate_email": Answer(409, INVALID),
