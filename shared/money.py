@@ -101,9 +101,9 @@ def _requested(value: object) -> int:
     try:
         return parse_usd(value)
     except NotMoney as fault:
-        raise PydanticCustomError("wrong_type", "must be a number or a decimal string (USD)") from fault
+        raise PydanticCustomError("wrong_type", "is not a number or a decimal string (USD)") from fault
     except MoneyOutOfRange as fault:
-        raise PydanticCustomError("out_of_range", "must be from 0 to 1,000,000,000 USD") from fault
+        raise PydanticCustomError("out_of_range", "is not from 0 to 1,000,000,000 USD") from fault
 
 
 MONEY_VALIDATOR = PlainValidator(_requested)
