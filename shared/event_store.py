@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared import trace
+from shared import trace as tracing
 from shared.aggregate import Aggregate
 from shared.errors import Refused
 from shared.events import Catalog, Event, Recorded
@@ -38,7 +39,7 @@ class Transaction:
     now: datetime
     settings: Any = None
     own: Any = None
-    trace: trace.Trace = field(default_factory=trace.current)
+    trace: tracing.Trace = field(default_factory=tracing.current)
     rests_on: set[str] = field(default_factory=set)
     barriers: set[str] = field(default_factory=set)
     carried_out_by: set[str] = field(default_factory=set)
@@ -52,7 +53,8 @@ class Transaction:
             "select type, schema_version, data::text, version from events where stream = $1 order by version", (stream,)
         )
         state, version = aggregate.initial, 0
-        for type_name, schema_version, data, version in rows:  # noqa: B007 - the last version is the stream's
+        for row in rows:
+            type_name, schema_version, data, version = _fields(row)
             state = aggregate.evolve(state, self.catalog.load(type_name, schema_version, json.loads(data)))  # type: ignore[arg-type]
         for recorded in self._pending:
             if recorded.stream == stream:
@@ -156,13 +158,18 @@ async def read_log(
     size, read_up_to = 0, after
     for row in rows:
         envelope = json.loads(recorded_from(row, catalog).to_cloudevent())
-        size += len(row[6])
+        size += len(_fields(row)[6])
         if events and size > SPAN_BYTES:
             break
         read_up_to = row[0]
         if not types or envelope["type"] in types:
             events.append(envelope)
     return events, read_up_to
+
+
+def _fields(row: Row[Any]) -> tuple[Any, ...]:
+    # SQLAlchemy types a row by the columns of a Core select; what driver SQL gives it can't know.
+    return tuple[Any, ...](row)
 
 
 def recorded_from(row: Any, catalog: Catalog) -> Recorded:
