@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
 
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
-from fastapi.params import Form
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -93,9 +92,7 @@ class StrictRoute(APIRoute):
         return strict
 
     async def _read(self, request: Request) -> Request:
-        if self.body_field is None or isinstance(self.body_field.field_info, Form):
-            return request
-        if not self.body_field.field_info.is_required() and not _has_body(request):
+        if self.body_field is None or not (self.body_field.field_info.is_required() or _has_body(request)):
             return request
         raw = await _read_body(request, self.limit_bytes)
         return _ReadRequest(request, raw, parse_json(raw))
