@@ -11,7 +11,7 @@ Command = TypeVar("Command")
 E_ = TypeVar("E_", bound=Event)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Aggregate(Generic[State, Command, E_]):
     """``decide`` takes the state and a command and returns events or raises a ``Refused``; ``evolve`` folds one event.
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from shared.errors import Refused
-from shared.money import UsdNumber, usd_text
+from shared.money import NANO_PER_USD, UsdNumber, usd_text
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _MONEY_PREFIX = "usd:"
@@ -92,7 +93,7 @@ def from_wire(content: object) -> Any:
         case list():
             return [from_wire(item) for item in content]
         case str() if content.startswith(_MONEY_PREFIX):
-            return UsdNumber(int(Decimal(content.removeprefix(_MONEY_PREFIX)).scaleb(9)))
+            return UsdNumber(int(Fraction(content.removeprefix(_MONEY_PREFIX)) * NANO_PER_USD))
         case str():
             return content.removeprefix(_TEXT_PREFIX)
         case _:

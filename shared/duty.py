@@ -35,7 +35,7 @@ async def _serve(running: "Running[Any]", works: Sequence[Work]) -> None:
     connection = await asyncpg.connect(running.dsn, server_settings=settings)
     try:
         name = f"{running.service.name}.duty"
-        while not await connection.fetchval("select pg_try_advisory_lock(hashtextextended($1, 0))", name):
+        while not await connection.fetchval("select pg_try_advisory_lock(hashtextextended($1, 0))", name):  # noqa: ASYNC110
             await asyncio.sleep(RETRY_SECONDS)
         tasks = [asyncio.ensure_future(work()) for work in works]
         try:

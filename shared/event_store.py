@@ -1,4 +1,4 @@
-"""The event store: a transaction that loads a stream, decides, and appends what was decided, with all that hangs on it."""
+"""The event store: a transaction that loads a stream, decides, and appends what was decided."""
 
 import json
 import uuid
@@ -21,7 +21,8 @@ E_ = TypeVar("E_", bound=Event)
 Project = Callable[["Transaction", Event], Awaitable[None]]
 
 COLUMNS = (
-    "position, id::text, stream, version, type, schema_version, data::text, actor, correlation_id, causation_id, recorded_at"
+    "position, id::text, stream, version, type, schema_version, data::text,"
+    " actor, correlation_id, causation_id, recorded_at"
 )
 SPAN_BYTES = 512 * 1024  # an answer to ReadLog stays well under NATS's message limit
 
@@ -109,13 +110,17 @@ class Transaction:
     async def flush(self) -> int | None:
         """Write claims, then take the log's lock and append: the transaction's last step. The last position, if any."""
         for claim, stream in self._releases:
-            await self.connection.exec_driver_sql("delete from claims where claim = $1 and stream = $2", (claim, stream))
+            await self.connection.exec_driver_sql(
+                "delete from claims where claim = $1 and stream = $2", (claim, stream)
+            )
         for claim, (stream, refused) in sorted(self._claims.items()):
             await self._take(claim, stream, refused)
         if not self._pending:
             return None
         batch = json.dumps([_item(recorded) for recorded in self._pending])
-        position: int = (await self.connection.exec_driver_sql("select append_events($1::jsonb)", (batch,))).scalar_one()
+        position: int = (
+            await self.connection.exec_driver_sql("select append_events($1::jsonb)", (batch,))
+        ).scalar_one()
         return position
 
     async def _take(self, claim: str, stream: str, refused: Refused) -> None:

@@ -91,7 +91,7 @@ class Recorded:
 
 
 def from_cloudevent(payload: bytes, catalog: Catalog) -> Recorded:
-    """The event in an envelope. Raises ``ValueError`` (pydantic's is one) for anything that is none of ``catalog``'s."""
+    """The event in an envelope. Raises ``ValueError`` (pydantic's is one) for what is none of ``catalog``'s."""
     envelope = json.loads(payload)
     try:
         if envelope["source"] != catalog.service:

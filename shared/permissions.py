@@ -38,12 +38,14 @@ class Operation(StrEnum):
     USER_NEW = "user:new"
     USER_INFO = "user:info"
     USER_LIST = "user:list"
+    ROLES = "role:list"
     USER_UPDATE = "user:update"
     USER_DELETE = "user:delete"
     LOG_IN = "session:log-in"
     LOG_OUT = "session:log-out"
     SESSION_LOG_OUT = "session:revoke"
     JWKS = "jwks:read"
+    OPENAPI = "openapi:read"
     ME = "me:read"
     ONBOARDING = "onboarding:claim"
     INVITATION_NEW = "invitation:new"
@@ -93,12 +95,14 @@ PERMISSIONS: Mapping[Operation, Row] = {
     Operation.USER_NEW: Row(Kind.CHANGES, _ANY, _NONE, _NONE, _NONE),
     Operation.USER_INFO: Row(Kind.READS, _ANY, _ANY, _OWN, _OWN),
     Operation.USER_LIST: Row(Kind.READS, _ANY, _ANY, _NONE, _NONE),
+    Operation.ROLES: Row(Kind.READS, _ANY, _ANY, _ANY, _ANY),
     Operation.USER_UPDATE: Row(Kind.CHANGES, _ANY, _NONE, _OWN, _NONE, "own: user_alias only"),
     Operation.USER_DELETE: Row(Kind.CHANGES, _ANY, _NONE, _NONE, _NONE),
     Operation.LOG_IN: _open(),
     Operation.LOG_OUT: _open("works without a session"),
     Operation.SESSION_LOG_OUT: Row(Kind.CHANGES, _OWN, _OWN, _OWN, _OWN, "a session only"),
     Operation.JWKS: _open(),
+    Operation.OPENAPI: _open(),
     Operation.ME: Row(Kind.READS, _OWN, _OWN, _OWN, _OWN),
     Operation.ONBOARDING: _open("the link's secret"),
     Operation.INVITATION_NEW: Row(Kind.CHANGES, _ANY, _NONE, _NONE, _NONE),
@@ -108,7 +112,12 @@ PERMISSIONS: Mapping[Operation, Row] = {
     Operation.INVITATION_LIST: Row(Kind.READS, _ANY, _ANY, _NONE, _NONE),
     Operation.INVITATION_RESEND: Row(Kind.CHANGES, _ANY, _NONE, _NONE, _NONE),
     Operation.KEY_GENERATE: Row(
-        Kind.CHANGES, _ANY, _NONE, _OWN, _NONE, "own: not key, blocked; max_budget within the user's; within the key used"
+        Kind.CHANGES,
+        _ANY,
+        _NONE,
+        _OWN,
+        _NONE,
+        "own: not key, blocked; max_budget within the user's; within the key used",
     ),
     Operation.KEY_INFO: Row(Kind.READS, _ANY, _ANY, _OWN, _OWN),
     Operation.KEY_LIST: Row(Kind.READS, _ANY, _ANY, _OWN, _OWN),

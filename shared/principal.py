@@ -15,7 +15,7 @@ CredentialKind = Literal["master_key", "key", "session"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """``user_id`` is null for a key without user. ``key_id`` and ``key_type`` are a key's, ``session_id`` a session's."""
+    """``user_id`` is None for a key without user. ``key_id``, ``key_type``: a key's; ``session_id``: a session's."""
 
     user_id: str | None
     role: Role | None
@@ -94,4 +94,3 @@ def running(name: str) -> Callable[[Request], Any]:
         return request.app.state.services[name]
 
     return find
-

@@ -1,6 +1,6 @@
 """Projections: the tables that events are folded into, so that they can be read."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import MetaData, Table
@@ -41,7 +41,7 @@ async def _lock(connection: AsyncConnection) -> None:
     await connection.exec_driver_sql("select pg_advisory_xact_lock($1)", (READ_MODEL_LOCK,))
 
 
-def upsert(table: Table, key: dict[str, object], values: dict[str, object]) -> Insert:
+def upsert(table: Table, key: Mapping[str, object], values: Mapping[str, object]) -> Insert:
     """The row of ``key`` gets ``values``, whether it is there or not."""
     statement = insert(table).values(**key, **values)
-    return statement.on_conflict_do_update(index_elements=list(key), set_=values or key)
+    return statement.on_conflict_do_update(index_elements=list(key), set_=dict(values or key))

@@ -53,7 +53,9 @@ async def publish_next(running: "Running[Any]", connection: "asyncpg.Connection[
     catalog = running.service.catalog
     await asyncio.gather(*(running.wire.publish(recorded_from(tuple(row), catalog)) for row in rows))
     if rows:
-        await connection.execute("update relay set published = $1 where published = $2", rows[-1]["position"], published)
+        await connection.execute(
+            "update relay set published = $1 where published = $2", rows[-1]["position"], published
+        )
     return len(rows)
 
 

@@ -41,3 +41,13 @@ class CatchUp(Question):
 
     source: str
     position: int
+
+
+class Found(BaseModel):
+    """What an owner knows of one thing; ``exists`` is false for one unknown or gone, and then the rest is empty.
+
+    ``position`` is the owner's last position when it looked.
+    """
+
+    position: int
+    exists: bool

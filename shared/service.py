@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import nats.js.errors
 import structlog
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -33,6 +35,8 @@ T = TypeVar("T")
 ATTEMPTS = 5
 WAIT_SECONDS = 5.0  # for a fence, for those who carry a command out: design §4
 LAG_CHECK_SECONDS = 1.0
+FOLLOW_AGAIN_SECONDS = 0.2
+HEALTH_SECONDS = 0.8
 UNIQUE_VIOLATION, DEADLOCK, SERIALIZATION = "23505", "40P01", "40001"
 
 Handler = Callable[..., Awaitable[T]]
@@ -54,18 +58,26 @@ class Job:
 
 @dataclass(frozen=True)
 class Service(Generic[S]):
-    """The sum of a service's rooms. ``lifespan`` gives what the service itself keeps while it runs (``Running.own``)."""
+    """The sum of a service's rooms. ``lifespan`` gives what the service keeps while it runs (``Running.own``)."""
 
     name: str
     settings: type[S]
     catalog: Catalog
-    routes: APIRouter
+    routes: Sequence[APIRouter]
     metadata: MetaData = field(default_factory=MetaData)
     projections: Sequence[Projection] = ()
     subscriptions: Sequence[Subscription] = ()
     answers: Mapping[type[Any], Callable[["Running[Any]", Any], Awaitable[BaseModel]]] = field(default_factory=dict)
     jobs: Sequence[Job] = ()
+    migrations: Sequence[Path] = ()
     lifespan: Callable[["Running[Any]"], AbstractAsyncContextManager[Any]] | None = None
+
+
+class Health(NamedTuple):
+    """What a service depends on."""
+
+    database: bool
+    nats: bool
 
 
 class Running(Generic[S]):
@@ -159,7 +171,9 @@ class Running(Generic[S]):
                 if not _can_be_repeated(fault):
                     raise _away(fault) from fault
                 if conflicts == ATTEMPTS:
-                    raise Refused("it was changed by others at the same time: try again", reason="version_conflict") from fault
+                    raise Refused(
+                        "it was changed by others at the same time: try again", reason="version_conflict"
+                    ) from fault
             except OSError as fault:
                 raise Unavailable("the database can't be reached") from fault
             else:
@@ -179,17 +193,19 @@ class Running(Generic[S]):
 
     async def _settled(self, tx: Transaction, position: int | None) -> None:
         """Wait until others have carried out what was committed, and until every worker goes by it."""
-        if position is None:
-            # Nothing new: but what was committed before may not have reached every worker yet.
-            position = await self.run(lambda again: again.last_position(sorted(tx.barriers)), fenced=True)
-        if position == 0:
+        # Nothing new: but what was committed before may not have reached every worker yet.
+        reached = await self._last_of(sorted(tx.barriers)) if position is None else position
+        if reached == 0:
             return
-        positions = {self.service.name: position}
+        positions = {self.service.name: reached}
         for service in sorted(tx.carried_out_by):
-            question = CatchUp(source=self.service.name, position=position)
+            question = CatchUp(source=self.service.name, position=reached)
             positions[service] = (await self.wire.ask(service, question, Position)).position
         if tx.barriers:
             await self._barrier(self, positions)
+
+    async def _last_of(self, streams: Sequence[str]) -> int:
+        return await self.run(lambda tx: tx.last_position(streams), fenced=True)
 
     async def fence(self, sources: set[str] | Sequence[str]) -> None:
         """Catch up with the last committed position of each of ``sources``."""
@@ -203,14 +219,14 @@ class Running(Generic[S]):
     async def ask(self, service: str, question: Question, answer: type[Any], **kwargs: Any) -> Any:
         return await self.wire.ask(service, question, answer, **kwargs)
 
-    async def healthy(self) -> bool:
-        """Whether the database answers and NATS is connected."""
+    async def health(self) -> "Health":
+        """Whether the database answers, and whether NATS is connected."""
         try:
-            async with asyncio.timeout(0.8), self.engine.connect() as connection:
+            async with asyncio.timeout(HEALTH_SECONDS), self.engine.connect() as connection:
                 await connection.exec_driver_sql("select 1")
         except (DBAPIError, OSError, TimeoutError):
-            return False
-        return self.wire.connected
+            return Health(database=False, nats=self.wire.connected)
+        return Health(database=True, nats=self.wire.connected)
 
     def _answer_questions(self) -> None:
         self.wire.answer(LastPosition, self._last_position)
@@ -237,17 +253,19 @@ class Running(Generic[S]):
         return await self._last_position(LastPosition())
 
     async def _consume(self, reader: Reader) -> None:
-        """Follow the live stream; and see to it that a stream which went silent or lost all it held loses us nothing."""
+        """Follow the live stream; and see to it that one which went silent or lost all it held loses us nothing."""
         while True:
             try:
                 async with self.wire.following(reader.source, reader.deliver):
                     while True:
                         await self._mind_the_lag(reader)
-            except asyncio.CancelledError:
-                raise
-            except Exception as fault:  # noqa: BLE001 - the source may not be up yet, NATS may be away
-                log.warning("subscription.interrupted", service=self.service.name, source=reader.source, fault=repr(fault))
-                await asyncio.sleep(LAG_CHECK_SECONDS)
+            except nats.js.errors.NotFoundError:
+                log.info("subscription.source_not_up", service=self.service.name, source=reader.source)
+            except Exception as fault:  # noqa: BLE001 - the source or NATS is away
+                log.warning(
+                    "subscription.interrupted", service=self.service.name, source=reader.source, fault=repr(fault)
+                )
+            await asyncio.sleep(FOLLOW_AGAIN_SECONDS)
 
     async def _mind_the_lag(self, reader: Reader) -> None:
         last = await reader.last_of_source()
@@ -257,11 +275,11 @@ class Running(Generic[S]):
 
     async def _repeat(self, job: Job) -> None:
         while True:
+            await asyncio.sleep(job.every_seconds)
             try:
                 await job.run(self)
             except Exception as fault:  # noqa: BLE001 - the next round is the retry
                 log.warning("job.failed", service=self.service.name, job=job.name, fault=repr(fault))
-            await asyncio.sleep(job.every_seconds)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -272,7 +290,9 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 def _can_be_repeated(fault: DBAPIError) -> bool:
     state = getattr(fault.orig, "sqlstate", None)
-    return state in (DEADLOCK, SERIALIZATION) or (state == UNIQUE_VIOLATION and "events_stream_version" in str(fault.orig))
+    return state in (DEADLOCK, SERIALIZATION) or (
+        state == UNIQUE_VIOLATION and "events_stream_version" in str(fault.orig)
+    )
 
 
 def _away(fault: DBAPIError) -> Exception:

@@ -5,11 +5,24 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
+
+from shared.keyring import Keyring
+from shared.money import parse_usd
 
 SECTIONS = (
     "model_list",
@@ -28,7 +41,7 @@ HARMLESS = frozenset(
     " proxy_budget_rescheduler_max_time disable_spend_logs store_prompts_in_spend_logs telemetry disable_cooldowns"
     " background_health_checks default_team_settings json_logs health_check_interval".split()
 )
-# … and these would leave something open that the operator believes closed, or wait for a later version: the start stops.
+# … and these would leave open what the operator believes closed, or wait for a later version: the start stops.
 REFUSED = frozenset(
     "custom_auth custom_key_generate custom_sso allowed_ips allowed_routes admin_only_routes public_routes guardrails"
     " enforced_params pass_through_endpoints max_end_user_budget fallbacks default_fallbacks context_window_fallbacks"
@@ -52,16 +65,42 @@ REFUSED_IN_ENVIRONMENT = (
 class Settings(BaseModel):
     """The base of each service's settings class; every field says where it is read from by ``setting``."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, arbitrary_types_allowed=True)
 
 
 def setting(default: Any = ..., *, yaml_path: str = "", env: Sequence[str] = (), says: str) -> Any:
-    """A field read from the first of ``env`` that is set, else from ``yaml_path`` (``section.name``), else defaulted."""
+    """A field read from the first of ``env`` that is set, else from ``yaml_path`` (``section.name``)."""
     choices: list[str | AliasPath] = list(env)
     if yaml_path:
         section, _, name = yaml_path.partition(".")
         choices.append(AliasPath(section, name) if name else section)
     return Field(default, validation_alias=AliasChoices(*choices), description=says)
+
+
+def _usd(value: object) -> int | None:
+    return None if value in (None, "") else parse_usd(value)
+
+
+def _names_of_models(value: object) -> object:
+    """The names in ``model_list``; whether its entries are right is the gateway's to say."""
+    entries = value if isinstance(value, list) else []
+    names = [entry.get("model_name") for entry in entries if isinstance(entry, dict)]
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+def _zone(value: object) -> object:
+    try:
+        return ZoneInfo(str(value))
+    except (ZoneInfoNotFoundError, ValueError) as fault:
+        raise ValueError("is not the name of a time zone (Europe/Berlin, UTC)") from fault
+
+
+UsdSetting = Annotated[int, BeforeValidator(_usd)]  # nano-USD, written in USD
+ModelNames = Annotated[tuple[str, ...], BeforeValidator(_names_of_models)]
+Zone = Annotated[ZoneInfo, PlainValidator(_zone)]
+SecretKey = Annotated[
+    Keyring, PlainValidator(lambda value: value if isinstance(value, Keyring) else Keyring(str(value)))
+]
 
 
 class SettingsInvalid(Exception):
@@ -109,7 +148,7 @@ def read_file(path: Path | None) -> dict[str, Any]:
 def load(
     classes: Mapping[str, type[BaseModel]], content: Mapping[str, Any], environment: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Each service's settings by its name, and the warnings of the start. Raises ``SettingsInvalid`` with every fault."""
+    """Each service's settings by its name, and the start's warnings. Raises ``SettingsInvalid`` with every fault."""
     faults: list[str] = []
     known = _known_names(classes.values())
     environment = {**_given_variables(content), **(os.environ if environment is None else environment)}
@@ -186,7 +225,9 @@ def _check_names(content: Mapping[str, Any], known: Mapping[str, set[str]], faul
                 if name in HARMLESS:
                     yield f"{path}: Keystead has no such thing; it is left out"
                 elif name in REFUSED:
-                    faults.append(f"{path}: this version of Keystead does not have it, and leaving it out could open something")
+                    faults.append(
+                        f"{path}: this version of Keystead does not have it, and leaving it out could open something"
+                    )
                 else:
                     faults.append(f"{path}: is not a setting ({_nearest(str(name), known[section])})")
 
@@ -218,7 +259,7 @@ def _place(loc: tuple[Any, ...], settings_class: type[BaseModel], merged: Mappin
                 continue
             rest = loc[len(alias) :]
             for read in aliases:
-                if (value := _at(merged, read)) is not None:
+                if _at(merged, read) is not None:
                     return _path((*read, *rest)), _at(merged, (*read, *rest))
             yaml_alias = next((a for a in aliases if len(a) > 1), aliases[0])
             return _path((*yaml_alias, *rest)), None

@@ -59,7 +59,9 @@ class Reader:
     async def position(self) -> int:
         """The last position of the source that was applied."""
         async with self._running.engine.connect() as connection:
-            row = await connection.exec_driver_sql("select position from subscriptions where source = $1", (self.source,))
+            row = await connection.exec_driver_sql(
+                "select position from subscriptions where source = $1", (self.source,)
+            )
             position: int = row.scalar_one()
             return position
 

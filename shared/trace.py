@@ -1,4 +1,4 @@
-"""What caused what: the correlation, the cause and the actor of the work under way, from the request to the last subscriber."""
+"""What caused what: correlation, cause and actor of the work under way, from the request to the last subscriber."""
 
 import uuid
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ SYSTEM = "system"
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """``correlation_id`` is the request's for all it causes; ``causation_id`` is the event that this is a reaction to."""
+    """``correlation_id`` is the request's, for all it causes; ``causation_id`` the event that this reacts to."""
 
     correlation_id: str
     causation_id: str | None = None

@@ -1,6 +1,5 @@
 """The wire between services: one NATS connection a service, its subjects, its stream, questions and answers."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -122,7 +121,7 @@ class Wire:
                 headers=trace.current().headers(),
                 timeout=timeout_seconds,
             )
-        except (nats.errors.Error, asyncio.TimeoutError, AssertionError, OSError) as fault:
+        except (nats.errors.Error, TimeoutError, AssertionError, OSError) as fault:
             raise Unavailable(f"the {service} service does not answer") from fault
         content = json.loads(reply.body)
         if "refused" in content:
@@ -178,7 +177,9 @@ async def _answered(question: type[Q], respond: Callable[[Q], Awaitable[BaseMode
         return json.dumps({"refused": content | {"headers": refused.headers}}).encode()
     except ValidationError as fault:
         log.warning("wire.question_malformed", question=question.__name__, faults=fault.error_count())
-        return json.dumps({"refused": {"code": "unavailable", "message": "a question that was not understood"}}).encode()
+        return json.dumps(
+            {"refused": {"code": "unavailable", "message": "a question that was not understood"}}
+        ).encode()
     except Exception:
         # Whoever asks must not wait for a time-out because answering failed.
         log.exception("wire.answer_failed", question=question.__name__)
