@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from services.identity.events import Role
-from shared.requests import Question
+from shared.requests import Found, Question
 
 
 class FindUser(Question):
@@ -14,14 +14,12 @@ class FindUser(Question):
     user_id: str
 
 
-class FoundUser(BaseModel):
+class FoundUser(Found):
     """A user as the gateway needs them. ``exists`` is false for one unknown or deleted; then the rest is empty.
 
     ``position`` is identity's last position when it looked.
     """
 
-    position: int
-    exists: bool
     user_id: str
     role: Role | None = None
     models: tuple[str, ...] = ()
@@ -34,11 +32,9 @@ class FindSession(Question):
     token: str
 
 
-class FoundSession(BaseModel):
+class FoundSession(Found):
     """``exists`` is false for a session unknown, ended or expired."""
 
-    position: int
-    exists: bool
     session_id: str = ""
     user_id: str = ""
     expires_at: datetime | None = None

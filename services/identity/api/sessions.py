@@ -1,0 +1,154 @@
+"""Routes of sessions: log in, log out, who am I (§3.3)."""
+
+import hmac
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from services.identity import credentials, handlers, read_model
+from services.identity.api.answers import COOKIE, cookie, jwt_of
+from services.identity.domain.user import DEFAULT_USER_ID
+from services.identity.handlers import StartedSession, Visitor
+from services.identity.settings import IdentitySettings
+from shared import session_token
+from shared.answers import Answer, JsonAnswer
+from shared.body import StrictRoute
+from shared.event_store import Transaction
+from shared.permissions import Operation, RoleNotAllowed
+from shared.principal import Principal, may, running
+from shared.service import Running
+from shared.values import Body, Text
+
+router = APIRouter(route_class=StrictRoute, tags=["sessions"])
+
+Identity = Annotated[Running[IdentitySettings], Depends(running("identity"))]
+NAME_LENGTH_MAX = 254
+
+
+class LogInBody(Body):
+    username: Text
+    password: Text
+
+
+class LogInAnswer(Answer):
+    redirect_url: str
+    token: str
+    user_id: str
+    expires_at: Any
+
+
+def visitor_of(request: Request) -> Visitor:
+    return Visitor(request.client.host if request.client else None, request.headers.get("user-agent"))
+
+
+@router.post("/v2/login", response_model=LogInAnswer, dependencies=[may(Operation.LOG_IN)])
+async def log_in(identity: Identity, request: Request, body: LogInBody) -> Response:
+    """Start a session with an e-mail address and a password."""
+    settings = identity.settings
+    if _is_ui_login(settings, body.username):
+        session = await _log_in_as_master(identity, body.password, visitor_of(request))
+    else:
+        session = await _log_in(identity, body, visitor_of(request))
+    token = jwt_of(settings, session)
+    answer = LogInAnswer(
+        redirect_url=f"{settings.base_url}/ui?login=success",
+        token=token,
+        user_id=session.user_id,
+        expires_at=session.expires_at,
+    )
+    seconds = int((session.expires_at - identity.clock()).total_seconds())
+    return JsonAnswer(answer, headers={"Set-Cookie": cookie(settings, token, max_age_seconds=seconds)})
+
+
+async def _log_in(identity: Running[IdentitySettings], body: LogInBody, visitor: Visitor) -> StartedSession:
+    email = body.username.strip().lower()
+
+    async def look(tx: Transaction) -> tuple[str, str | None] | None:
+        user = await read_model.find_user_by_email(tx, email)
+        return None if user is None else (user.user_id, await credentials.find_hash(tx, user.user_id))
+
+    found = await identity.run(look) if len(email) <= NAME_LENGTH_MAX else None
+    user_id, password_hash = found or ("", None)
+    # Hashed also for a name that nobody has: the answer takes as long.
+    password = body.password[: credentials.BYTES_MAX + 1]
+    if not await identity.own.verify(password, password_hash):
+        raise handlers.credentials_wrong()
+    return await identity.run(handlers.log_in, user_id, password_hash=password_hash, method="password", visitor=visitor)
+
+
+def _is_ui_login(settings: IdentitySettings, username: str) -> bool:
+    return hmac.compare_digest(username.encode(), settings.ui_username.encode())
+
+
+async def _log_in_as_master(identity: Running[IdentitySettings], password: str, visitor: Visitor) -> StartedSession:
+    settings = identity.settings
+    expected = settings.ui_password or settings.master_key
+    if not hmac.compare_digest(password.encode(), expected.encode()):
+        raise handlers.credentials_wrong()
+    return await identity.run(handlers.log_in, DEFAULT_USER_ID, password_hash=None, method="password", visitor=visitor)
+
+
+@router.get("/logout", dependencies=[may(Operation.LOG_OUT)])
+@router.post("/logout", dependencies=[may(Operation.LOG_OUT)])
+async def log_out(identity: Identity, request: Request) -> Response:
+    """End the cookie's session, if there is one, and lead on."""
+    session = session_token.read_session(identity.settings.keyring, request.cookies.get(COOKIE, ""))
+    if session is not None:
+        await identity.run(_end_by_token, session_token.hash_of(session))
+    location = identity.settings.logout_url or "/ui/login"
+    cleared = cookie(identity.settings, "", max_age_seconds=0)
+    return Response(status_code=303, headers={"Location": location, "Set-Cookie": cleared})
+
+
+async def _end_by_token(tx: Transaction, token: str) -> None:
+    session = await read_model.find_session(tx, token)
+    if session is not None:
+        await handlers.end_session(tx, session.session_id, "logged_out")
+
+
+@router.post("/session/logout")
+async def revoke_session(
+    identity: Identity, principal: Annotated[Principal, may(Operation.SESSION_LOG_OUT)]
+) -> Response:
+    """End the session that asks."""
+    if principal.session_id is None:
+        raise RoleNotAllowed("only a session can be logged out, and this is none")
+    await identity.run(handlers.end_session, principal.session_id, "logged_out")
+    cleared = cookie(identity.settings, "", max_age_seconds=0)
+    return JsonAnswer({"message": "Session revoked."}, headers={"Set-Cookie": cleared})
+
+
+@router.get("/.well-known/jwks.json", dependencies=[may(Operation.JWKS)])
+async def key_set(identity: Identity) -> Response:
+    """The public keys of session JWTs."""
+    return JsonAnswer(
+        session_token.key_set(identity.settings.keyring), headers={"Cache-Control": "public, max-age=300"}
+    )
+
+
+@router.get("/keystead/v1/me")
+async def me(identity: Identity, principal: Annotated[Principal, may(Operation.ME)]) -> Response:
+    """Who is calling, with what, and what it may do."""
+
+    async def look(tx: Transaction) -> str | None:
+        user = await read_model.find_user(tx, principal.user_id or "")
+        return user.email if user is not None else None
+
+    credential: dict[str, Any] = {"kind": principal.credential}
+    if principal.credential == "key":
+        credential |= {"key_id": principal.key_id, "key_type": principal.key_type}
+    if principal.session_id is not None:
+        credential["session_id"] = principal.session_id
+    if principal.expires_at is not None:
+        credential["expires_at"] = principal.expires_at
+    return JsonAnswer(
+        {
+            "user_id": principal.user_id,
+            "user_email": await identity.run(look),
+            "user_role": principal.role,
+            "teams": [],
+            "credential": credential,
+            "permissions": principal.operations(),
+        }
+    )

@@ -1,0 +1,1 @@
+"""Identity's aggregates: a user, a session."""

@@ -1,0 +1,235 @@
+"""What identity reads: users in clear text (the only place where it is), their sessions, and their spend."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, MetaData, Row, Table, Text, func, or_, select
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql import ColumnElement
+
+from services.budgets.events import SpendTotalsPublished
+from services.identity import sealing
+from services.identity.events import (
+    SessionEnded,
+    SessionStarted,
+    UserCreated,
+    UserDeleted,
+    UserLimits,
+    UserRoleChanged,
+    UserUpdated,
+)
+from shared.event_store import Transaction
+from shared.events import Event
+from shared.projections import Projection, upsert
+
+METADATA = MetaData()
+
+users = Table(
+    "users_1",
+    METADATA,
+    Column("user_id", Text, primary_key=True),
+    Column("email", Text, unique=True),
+    Column("alias", Text),
+    Column("role", Text, nullable=False),
+    Column("limits", JSONB, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, index=True),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+)
+
+sessions = Table(
+    "sessions_1",
+    METADATA,
+    Column("session_id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False, index=True),
+    Column("token", Text, nullable=False, unique=True),
+    Column("method", Text, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("ended", Boolean, nullable=False),
+)
+
+spend = Table(
+    "spend_1",
+    METADATA,
+    Column("user_id", Text, primary_key=True),
+    Column("window_end", DateTime(timezone=True)),
+    Column("window_spent_nano_usd", BigInteger, nullable=False),
+    Column("total_spent_nano_usd", BigInteger, nullable=False),
+)
+
+
+async def project_user(tx: Transaction, event: Event) -> None:
+    match event:
+        case UserCreated():
+            await tx.connection.execute(
+                upsert(
+                    users,
+                    {"user_id": event.user_id},
+                    await _clear(tx, event)
+                    | {
+                        "role": event.role,
+                        "deleted": False,
+                        "created_at": event.created_at,
+                        "updated_at": event.created_at,
+                    },
+                )
+            )
+        case UserUpdated():
+            changed = await _clear(tx, event) | {"updated_at": event.updated_at}
+            await tx.connection.execute(users.update().where(users.c.user_id == event.user_id).values(changed))
+        case UserRoleChanged():
+            changed = {"role": event.role, "updated_at": event.updated_at}
+            await tx.connection.execute(users.update().where(users.c.user_id == event.user_id).values(changed))
+        case UserDeleted():
+            # The address is free again; who it was stays under the id, sealed in the events.
+            gone: dict[str, Any] = {"deleted": True, "email": None, "updated_at": event.deleted_at}
+            await tx.connection.execute(users.update().where(users.c.user_id == event.user_id).values(gone))
+        case _:
+            pass
+
+
+async def _clear(tx: Transaction, event: UserCreated | UserUpdated) -> dict[str, Any]:
+    key = await sealing.find_key(tx, tx.settings.keyring, event.user_id)
+    return {
+        "email": sealing.unseal(key, event.sealed_email, "email"),
+        "alias": sealing.unseal(key, event.sealed_alias, "alias"),
+        "limits": event.limits.model_dump(mode="json"),
+        "metadata": event.metadata,
+    }
+
+
+async def project_session(tx: Transaction, event: Event) -> None:
+    match event:
+        case SessionStarted():
+            values = {
+                "user_id": event.user_id,
+                "token": event.token,
+                "method": event.method,
+                "started_at": event.started_at,
+                "expires_at": event.expires_at,
+                "ended": False,
+            }
+            await tx.connection.execute(upsert(sessions, {"session_id": event.session_id}, values))
+        case SessionEnded():
+            ended = sessions.update().where(sessions.c.session_id == event.session_id).values(ended=True)
+            await tx.connection.execute(ended)
+        case _:
+            pass
+
+
+async def project_spend(tx: Transaction, event: Event) -> None:
+    if not isinstance(event, SpendTotalsPublished):
+        return
+    for total in event.totals:
+        kind, _, user_id = total.scope.partition(":")
+        if kind == "user":
+            values = {
+                "window_end": total.window_end,
+                "window_spent_nano_usd": total.window_spent_nano_usd,
+                "total_spent_nano_usd": total.total_spent_nano_usd,
+            }
+            await tx.connection.execute(upsert(spend, {"user_id": user_id}, values))
+
+
+USERS = Projection("users", "identity", (users,), project_user)
+SESSIONS = Projection("sessions", "identity", (sessions,), project_session)
+SPEND = Projection("spend", "budgets", (spend,), project_spend)
+
+
+def limits_of(row: Row[Any]) -> UserLimits:
+    return UserLimits.model_validate(row.limits)
+
+
+_user_with_spend = select(users, spend.c.window_end, spend.c.window_spent_nano_usd, spend.c.total_spent_nano_usd).join(
+    spend, spend.c.user_id == users.c.user_id, isouter=True
+)
+
+
+async def find_user(tx: Transaction, user_id: str) -> Row[Any] | None:
+    """A user that is not deleted."""
+    rows = await tx.connection.execute(_user_with_spend.where(users.c.user_id == user_id, ~users.c.deleted))
+    return rows.first()
+
+
+async def find_user_by_email(tx: Transaction, email: str) -> Row[Any] | None:
+    rows = await tx.connection.execute(_user_with_spend.where(users.c.email == email, ~users.c.deleted))
+    return rows.first()
+
+
+async def list_users(
+    tx: Transaction,
+    *,
+    role: str | None,
+    user_ids: Sequence[str],
+    email_part: str | None,
+    search: str | None,
+    sort_by: str,
+    descending: bool,
+    page: int,
+    page_size: int,
+) -> tuple[Sequence[Row[Any]], int]:
+    """One page, and how many there are in all."""
+    conditions: list[ColumnElement[bool]] = [~users.c.deleted]
+    if role is not None:
+        conditions.append(users.c.role == role)
+    if user_ids:
+        conditions.append(users.c.user_id.in_(user_ids))
+    if email_part is not None:
+        conditions.append(users.c.email.contains(email_part.lower(), autoescape=True))
+    if search is not None:
+        part = search.lower()
+        conditions.append(
+            or_(
+                func.lower(users.c.user_id).contains(part, autoescape=True),
+                users.c.email.contains(part, autoescape=True),
+            )
+        )
+    column: ColumnElement[Any] = {
+        "created_at": users.c.created_at,
+        "user_id": users.c.user_id,
+        "user_email": users.c.email,
+        "spend": func.coalesce(spend.c.total_spent_nano_usd, 0),
+    }[sort_by]
+    order = column.desc().nulls_last() if descending else column.asc().nulls_last()
+    total = (await tx.connection.execute(select(func.count()).select_from(users).where(*conditions))).scalar_one()
+    rows = await tx.connection.execute(
+        _user_with_spend.where(*conditions)
+        .order_by(order, users.c.user_id)
+        .limit(page_size)
+        .offset((page - 1) * page_size)
+    )
+    return rows.all(), total
+
+
+async def emails_of(tx: Transaction, user_ids: Sequence[str]) -> dict[str, str]:
+    rows = await tx.connection.execute(
+        select(users.c.user_id, users.c.email).where(users.c.user_id.in_(user_ids), users.c.email.is_not(None))
+    )
+    return {row.user_id: row.email for row in rows}
+
+
+async def active_sessions(tx: Transaction, user_id: str) -> Sequence[str]:
+    rows = await tx.connection.execute(
+        select(sessions.c.session_id).where(sessions.c.user_id == user_id, ~sessions.c.ended).order_by("session_id")
+    )
+    return [row.session_id for row in rows]
+
+
+async def find_session(tx: Transaction, token: str) -> Row[Any] | None:
+    """A session that was not ended; it may have expired."""
+    rows = await tx.connection.execute(select(sessions).where(sessions.c.token == token, ~sessions.c.ended))
+    return rows.first()
+
+
+async def sessions_over_since(tx: Transaction, now: datetime, limit: int) -> Sequence[str]:
+    """Sessions past their end whose end is no event yet."""
+    rows = await tx.connection.execute(
+        select(sessions.c.session_id)
+        .where(~sessions.c.ended, sessions.c.expires_at <= now)
+        .order_by(sessions.c.session_id)
+        .limit(limit)
+    )
+    return [row.session_id for row in rows]
