@@ -1,0 +1,82 @@
+"""One gateway worker: its view, its edge, and what it sends calls on with."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from services.gateway import rows
+from services.gateway.admission import Admission, Caller
+from services.gateway.calls import Call
+from services.gateway.edge import Edge
+from services.gateway.metrics import Metrics
+from services.gateway.models import Catalogue
+from services.gateway.outcomes import Outcomes
+from services.gateway.proxy import Done, Proxy
+from services.gateway.reply import Reply
+from services.gateway.rows import Journey
+from services.gateway.settings import GatewaySettings
+from services.gateway.upstream import Upstream
+from services.gateway.view import View
+from shared.durations import parse_duration
+from shared.errors import Refused
+from shared.service import Running
+
+log = structlog.get_logger()
+
+JOIN_SECONDS = 10.0
+DRAIN_SECONDS = 10.0
+
+
+class Gateway:
+    """The parts of a worker, put together once."""
+
+    def __init__(self, running: Running[GatewaySettings]) -> None:
+        settings = running.settings
+        now = running.clock()
+        bound = (parse_duration(settings.revocation_bound).after(now) - now).total_seconds()
+        self._running = running
+        self.view = View(running, bound)
+        self.edge = Edge(settings, self.view)
+        self.catalogue = Catalogue(settings.model_list)
+        self.metrics = Metrics()
+        self.outcomes = Outcomes(running.clock)
+        self.upstream = Upstream()
+        self.admission = Admission(running, self.view, self.catalogue)
+        self.proxy = Proxy(
+            self.admission, self.upstream, self.outcomes, retries=settings.num_retries, clock=running.clock
+        )
+
+    def complete(self, journey: Journey, caller: Caller, call: Call) -> "asyncio.Task[Done[Reply]]":
+        """The call in a task of its own, which ends whatever becomes of the client."""
+        return asyncio.ensure_future(self.proxy.complete(journey, caller, call))
+
+    def note_refusal(self, journey: Journey, refused: Refused) -> None:
+        """A refused call leaves a row with no spend."""
+        self.admission.record_refusal(rows.failed(journey, refused, self._running.clock()))
+
+
+@asynccontextmanager
+async def gateway(running: Running[Any]) -> AsyncIterator[Gateway]:
+    """Start a worker; end it by letting what is under way end, and settle it."""
+    worker = Gateway(running)
+    await worker.upstream.start()
+    try:
+        async with worker.view.living():
+            await _joined(worker.view)
+            yield worker
+            await worker.upstream.stop(drain_seconds=DRAIN_SECONDS)
+            await worker.admission.drained(DRAIN_SECONDS)
+    finally:
+        await worker.upstream.stop(drain_seconds=0)
+
+
+async def _joined(view: View) -> None:
+    """Wait a little for the first renewal: until then every call is refused."""
+    try:
+        async with asyncio.timeout(JOIN_SECONDS):
+            await view.renewed.wait()
+    except TimeoutError:
+        log.warning("worker.not_joined_yet")
