@@ -1,0 +1,154 @@
+"""The one place that knows all services, and puts those asked for together into one application."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from services.budgets.requests import AwaitBarrier, Passed
+from services.budgets.service import SERVICE as BUDGETS
+from services.gateway.model_list import DEFAULT_MODEL_LIST
+from services.gateway.service import SERVICE as GATEWAY
+from services.identity.service import SERVICE as IDENTITY
+from services.invitations.service import SERVICE as INVITATIONS
+from services.keys.service import SERVICE as KEYS
+from shared.answers import JsonAnswer
+from shared.gate import Gate, answer_refusals
+from shared.keyring import Keyring
+from shared.permissions import Operation
+from shared.principal import Principal, may
+from shared.schema import migrate as migrate_schemas
+from shared.schema import role_of
+from shared.service import Running, Service
+from shared.settings import load
+
+SERVICES: tuple[Service[Any], ...] = (IDENTITY, INVITATIONS, KEYS, BUDGETS, GATEWAY)
+
+# A barrier is waited for as long as a worker that can't be reached may go on, and a little.
+BARRIER_SECONDS = 70.0
+
+
+@dataclass(frozen=True)
+class Connections:
+    """Where the servers are: each service's own login at PostgreSQL and at NATS.
+
+    ``namespace`` and ``relay_delay_seconds`` are for tests: installations side by side on one NATS, and a slow relay.
+    """
+
+    postgres_urls: Mapping[str, str]
+    nats_urls: Mapping[str, str]
+    namespace: str = ""
+    relay_delay_seconds: float = 0.0
+
+
+@dataclass
+class Composition:
+    """An application of some services, and those services while it runs."""
+
+    app: ASGIApp
+    services: dict[str, Running[Any]] = field(default_factory=dict)
+
+
+def version() -> str:
+    try:
+        return version_of("keystead")
+    except PackageNotFoundError:
+        return "0.1.0"
+
+
+def load_settings(
+    content: Mapping[str, Any], environment: Mapping[str, str], services: Sequence[Service[Any]] = SERVICES
+) -> tuple[dict[str, Any], list[str]]:
+    """Each service's settings, and what the start should warn of. Raises ``SettingsInvalid``."""
+    content = {**content, "model_list": content.get("model_list") or list(DEFAULT_MODEL_LIST)}
+    return load({service.name: service.settings for service in services}, content, environment)
+
+
+def passwords(keyring: Keyring, purpose: str) -> dict[str, str]:
+    """Each service's own password at PostgreSQL or NATS, derived from the installation's secret key."""
+    return {service.name: keyring.password(f"{purpose}:{service.name}") for service in SERVICES}
+
+
+def postgres_urls(owner_url: str, keyring: Keyring) -> dict[str, str]:
+    """Each service's own log-in at the server of ``owner_url``."""
+    scheme, _, rest = owner_url.partition("://")
+    place = rest.rpartition("@")[2]
+    return {name: f"{scheme}://{role_of(name)}:{word}@{place}" for name, word in passwords(keyring, "postgres").items()}
+
+
+async def migrate(owner_url: str, keyring: Keyring) -> None:
+    """Make or bring up to date every service's schema and role."""
+    folders = {service.name: service.migrations for service in SERVICES}
+    await migrate_schemas(owner_url, folders, passwords(keyring, "postgres"))
+
+
+def compose(
+    services: Sequence[Service[Any]], settings: Mapping[str, Any], connections: Connections, **clock: Any
+) -> Composition:
+    """An application of ``services``; they start and end with it."""
+    running = {
+        service.name: Running(
+            service,
+            settings[service.name],
+            dsn=connections.postgres_urls[service.name],
+            nats_url=connections.nats_urls[service.name],
+            barrier=await_barrier,
+            namespace=connections.namespace,
+            relay_delay_seconds=connections.relay_delay_seconds,
+            **clock,
+        )
+        for service in services
+    }
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for each in running.values():
+                await stack.enter_async_context(each.started())
+            yield
+
+    app = FastAPI(
+        title="Keystead",
+        version=version(),
+        summary="Self-serve access to an LLM gateway.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = running
+    answer_refusals(app)
+    routers = [*(router for service in services for router in service.routes), _documents(app)]
+    for router in routers:
+        app.include_router(router)
+
+    async def identify(request: Request) -> Principal:
+        gateway = running[GATEWAY.name]
+        principal: Principal = await gateway.own.edge.identify(request, gateway.clock())
+        return principal
+
+    routes = [route for router in routers for route in router.routes]
+    return Composition(Gate(app, routes=routes, identify=identify, version=version()), running)
+
+
+async def await_barrier(running: Running[Any], positions: Mapping[str, int]) -> None:
+    """Wait until every worker admits by ``positions``, or is gone."""
+    question = AwaitBarrier(positions=dict(positions))
+    await running.wire.ask(BUDGETS.name, question, Passed, timeout_seconds=BARRIER_SECONDS)
+
+
+def _documents(app: FastAPI) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/openapi.json", include_in_schema=False)
+    async def openapi(_: Annotated[Principal | None, may(Operation.OPENAPI)]) -> Response:
+        return JsonAnswer(app.openapi())
+
+    return router

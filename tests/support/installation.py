@@ -1,0 +1,266 @@
+"""A whole installation for a test: its own database, its own names at NATS, every service running, over real HTTP."""
+
+import asyncio
+import base64
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import asyncpg
+import uvicorn
+
+from keystead.app import SERVICES, Composition, Connections, compose, load_settings, migrate, postgres_urls
+from services.gateway.service import SERVICE as GATEWAY
+from shared.keyring import Keyring
+from shared.service import Running, Service
+from tests.support.servers import nats_url, postgres_url
+
+# Roles belong to the server, and their passwords come from this: one key for all tests of a run.
+SECRET_KEY = base64.b64encode(b"a key for tests, thirty-two bytes").decode()
+MASTER_KEY = "sk-a-master-key-for-tests"
+BASE_URL = "http://keystead.test"
+
+# Prices that make sums easy to see: 1 and 2 USD a million tokens; one that costs 0.01 USD a token.
+MODEL_LIST = [
+    {
+        "model_name": "mock-fast",
+        "litellm_params": {
+            "model": "openai/mock-fast",
+            "mock_response": "Hello from the mock model. This is a canned answer.",
+            "input_cost_per_token": 1e-06,
+            "output_cost_per_token": 2e-06,
+        },
+    },
+    {
+        "model_name": "mock-priced",
+        "litellm_params": {
+            "model": "openai/mock-priced",
+            "mock_response": "Hello from the priced mock model.",
+            "input_cost_per_token": 0.01,
+            "output_cost_per_token": 0.01,
+        },
+    },
+]
+
+
+def keyring() -> Keyring:
+    return Keyring(SECRET_KEY)
+
+
+@asynccontextmanager
+async def database() -> AsyncIterator[str]:
+    """The owner's URL of a migrated database of its own."""
+    name = f"keystead_{uuid.uuid4().hex[:12]}"
+    owner = await asyncpg.connect(postgres_url())
+    try:
+        template = await _template(owner)
+        async with _template_lock(owner):
+            await owner.execute(f"create database {name} template {template}")
+        try:
+            yield postgres_url().rpartition("/")[0] + "/" + name
+        finally:
+            await owner.execute(f"drop database {name} with (force)")
+    finally:
+        await owner.close()
+
+
+TEMPLATE = "keystead_template"
+TEMPLATE_LOCK = 0x7465
+
+
+@asynccontextmanager
+async def _template_lock(owner: "asyncpg.Connection[asyncpg.Record]") -> AsyncIterator[None]:
+    await owner.execute("select pg_advisory_lock($1)", TEMPLATE_LOCK)
+    try:
+        yield
+    finally:
+        await owner.execute("select pg_advisory_unlock($1)", TEMPLATE_LOCK)
+
+
+_migrated: set[str] = set()
+
+
+async def _template(owner: "asyncpg.Connection[asyncpg.Record]") -> str:
+    """The migrated database that others are copies of; this process brings it up to date once."""
+    if TEMPLATE not in _migrated:
+        async with _template_lock(owner):
+            if not await owner.fetchval("select 1 from pg_database where datname = $1", TEMPLATE):
+                await owner.execute(f"create database {TEMPLATE}")
+            await migrate(postgres_url().rpartition("/")[0] + "/" + TEMPLATE, keyring())
+        _migrated.add(TEMPLATE)
+    return TEMPLATE
+
+
+def connections_to(owner_url: str, namespace: str, *, relay_delay_seconds: float = 0.0) -> Connections:
+    nats = {service.name: nats_url() for service in SERVICES}
+    return Connections(postgres_urls(owner_url, keyring()), nats, namespace, relay_delay_seconds)
+
+
+def settings(content: dict[str, Any] | None = None, **environment: str) -> dict[str, Any]:
+    given = {
+        "KEYSTEAD_SECRET_KEY": SECRET_KEY,
+        "KEYSTEAD_MASTER_KEY": MASTER_KEY,
+        "PROXY_BASE_URL": BASE_URL,
+        **environment,
+    }
+    loaded, _ = load_settings({"model_list": MODEL_LIST, **(content or {})}, given)
+    return loaded
+
+
+@dataclass
+class Installation:
+    """One that runs. ``url`` is its gateway's; ``second_url`` another worker's, for model calls."""
+
+    url: str
+    owner_url: str
+    namespace: str
+    composition: Composition
+    http: aiohttp.ClientSession
+    settings: dict[str, Any]
+    relay_delay_seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def running(self, name: str) -> Running[Any]:
+        return self.composition.services[name]
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = MASTER_KEY,
+        url: str | None = None,
+        **options: Any,
+    ) -> tuple[int, Any]:
+        """One request; the status and the JSON answer."""
+        status, answer, _ = await self.request(method, path, body, key=key, url=url, **options)
+        return status, answer
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = MASTER_KEY,
+        url: str | None = None,
+        **options: Any,
+    ) -> tuple[int, Any, Any]:
+        """One request; the status, the JSON answer and the headers."""
+        headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **options.pop("headers", {})}
+        async with self.http.request(
+            method, (url or self.url) + path, json=body, headers=headers, allow_redirects=False, **options
+        ) as response:
+            text = await response.text()
+            is_json = response.content_type in ("application/json", "application/problem+json")
+            return response.status, (await response.json() if is_json and text else text), response.headers
+
+    async def ok(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        """The answer of a request that must succeed."""
+        status, answer = await self.call(method, path, body, **options)
+        assert status == 200, (method, path, status, answer)
+        return answer
+
+    async def invite(self, **user: Any) -> "Person":
+        """An invited user who has claimed their invitation."""
+        email = user.pop("user_email", f"{uuid.uuid4().hex[:12]}@example.test")
+        body = {"user_email": email, "user_role": "internal_user", "auto_create_key": False, **user}
+        made = await self.ok("POST", "/user/new", body)
+        invitation = await self.ok("POST", "/invitation/new", {"user_id": made["user_id"]})
+        opened = await self.ok("GET", f"/onboarding/get_token?invite_link={invitation['id']}", key=None)
+        claimed = await self.ok(
+            "POST",
+            "/onboarding/claim_token",
+            {"invitation_link": invitation["id"], "user_id": made["user_id"], "password": PASSWORD},
+            key=claims_of(opened["token"])["key"],
+        )
+        return Person(made["user_id"], email, claims_of(claimed["token"])["key"], claimed["token"])
+
+
+PASSWORD = "correct horse battery staple"
+
+
+@dataclass(frozen=True)
+class Person:
+    user_id: str
+    email: str
+    session: str
+    jwt: str
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """A JWT's claims, unverified: as a client reads them."""
+    import json  # noqa: PLC0415
+
+    payload = token.split(".")[1]
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return claims
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    """The app on a loopback port, by a real HTTP server in this process."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False, lifespan="on")
+    server = _Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        if task.done():
+            task.result()
+            raise RuntimeError("the application did not start")
+        await asyncio.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+class _Server(uvicorn.Server):
+    from contextlib import contextmanager  # noqa: PLC0415
+
+    @contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+@asynccontextmanager
+async def installation(
+    content: dict[str, Any] | None = None,
+    *,
+    relay_delay_seconds: float = 0.0,
+    services: Sequence[Service[Any]] = SERVICES,
+    clock: Any = None,
+    **environment: str,
+) -> AsyncIterator[Installation]:
+    """Every service, on a database and under names of its own."""
+    namespace = f"t{uuid.uuid4().hex[:10]}."
+    async with database() as owner_url:
+        loaded = settings(content, **environment)
+        connections = connections_to(owner_url, namespace, relay_delay_seconds=relay_delay_seconds)
+        composition = compose(services, loaded, connections, **({"clock": clock} if clock else {}))
+        async with serving(composition.app) as url, aiohttp.ClientSession() as http:
+            try:
+                yield Installation(
+                    url, owner_url, namespace, composition, http, loaded, relay_delay_seconds=relay_delay_seconds
+                )
+            finally:
+                await _forget_streams(composition)
+
+
+@asynccontextmanager
+async def second_worker(first: Installation) -> AsyncIterator[str]:
+    """Another gateway worker of the same installation; its URL."""
+    connections = connections_to(first.owner_url, first.namespace)
+    composition = compose([GATEWAY], first.settings, connections)
+    async with serving(composition.app) as url:
+        yield url
+
+
+async def _forget_streams(composition: Composition) -> None:
+    for running in composition.services.values():
+        await running.wire.jetstream.delete_stream(running.wire.stream_of(running.service.name))
