@@ -13,9 +13,9 @@ class PlaceHold(Question):
     """Set aside what one call may cost at most, in every one of ``scopes`` or in none.
 
     ``positions`` are those of identity and keys that the worker saw: budgets catches up with them first, so that no
-    scope is unlimited only because budgets has not heard of it. The worst case is ``input_nano_usd`` plus ``output_cap``
-    tokens at ``output_nano_usd_per_token`` (choices included). Without a cap of the caller's, ``output_cap`` is null and
-    budgets chooses one up to ``output_max`` (§3.7).
+    scope is unlimited only because budgets has not heard of it. The worst case is ``input_nano_usd`` plus
+    ``output_cap`` tokens at ``output_nano_usd_per_token`` (choices included). Without a cap of the caller's,
+    ``output_cap`` is null and budgets chooses one up to ``output_max`` (§3.7).
     Refused with ``budget_exceeded`` or ``budget_held``.
     """
 
@@ -82,12 +82,13 @@ class SettleHold(Question):
     """Charge a hold and give the rest of it back. The same hold again changes nothing and gets the same answer.
 
     ``billed_nano_usd`` is what the provider bills, 0 for a call that cost nothing, null when nobody knows: the whole
-    hold. A bill above the hold is charged up to the hold.
+    hold. A bill above the hold is charged up to the hold. Without ``usage`` the hold only ends, and leaves no row: an
+    attempt that cost nothing and is made again elsewhere.
     """
 
     hold_id: str
     billed_nano_usd: int | None
-    usage: Usage
+    usage: Usage | None
 
 
 class SettledHold(BaseModel):
