@@ -7,11 +7,20 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from services.gateway import parameters
 from services.gateway.pricing import KnownRates
@@ -53,9 +62,14 @@ USD_PER_TOKEN_MAX = 1_000
 NAME_LENGTH_MAX = 255
 RESERVED_NAMES = ("all-proxy-models", "all-team-models", "no-default-models")  # §5.4: what lists of models say
 
+FAULT = "setting"
+HIDDEN = "(hidden)"
+
 DEFAULTABLE = parameters.CHAT | parameters.COMPLETION | parameters.EMBEDDING
 # Known, and not enforced: leaving them out opens nothing (§4).
 IGNORED = ("rpm", "tpm")
+
+M = TypeVar("M", bound=BaseModel)
 
 _PROVIDER_AND_NAME = re.compile(r"([a-z0-9_-]+)/(\S(?:.*\S)?)")
 _HEADER_TEXT = re.compile(r"[!-~]+")
@@ -64,7 +78,7 @@ _DIGITS = re.compile(r"[0-9]{1,15}")  # an environment variable's number is text
 
 def _fault(wrong: str, accepted: str) -> PydanticCustomError:
     """Reads after the value: ``"gpt-4o" is not provider and name (provider/name, such as openai/gpt-4o)``."""
-    return PydanticCustomError("setting", "{wrong} ({accepted})", {"wrong": wrong, "accepted": accepted})
+    return PydanticCustomError(FAULT, "{wrong} ({accepted})", {"wrong": wrong, "accepted": accepted})
 
 
 def _model_name(value: object) -> str:
@@ -107,6 +121,12 @@ def _header_text(value: object) -> str:
     """Something that is sent as a header or in a path: a file's last newline in it is a mistake."""
     if not isinstance(value, str) or not _HEADER_TEXT.fullmatch(value):
         raise _fault("is nothing that can be sent", "a string of printable ASCII characters without spaces")
+    return value
+
+
+def _id(value: object) -> str:
+    if not isinstance(value, str) or not _HEADER_TEXT.fullmatch(value) or len(value) > NAME_LENGTH_MAX:
+        raise _fault("is no id", f"a string of 1 to {NAME_LENGTH_MAX} printable ASCII characters without spaces")
     return value
 
 
@@ -172,24 +192,20 @@ class LitellmParams(BaseModel):
     defaults: dict[str, Any] = Field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _sort_names(cls, given: object) -> object:
+    def _sort_names(cls, given: object, read: ModelWrapValidatorHandler[Self]) -> Self:
         """Splits what the file says into our own settings and defaults of calls."""
         section = _mapping(given, "the settings of one model")
         own = {name: value for name, value in section.items() if name in _OWN_NAMES and value is not None}
         defaults = {name: value for name, value in section.items() if name in DEFAULTABLE and value is not None}
-        _raise(
-            cls,
-            [
-                *_missing_names(section, ("model",)),
-                *_unknown_names(section, _OWN_NAMES | DEFAULTABLE | frozenset(IGNORED)),
-                *_hidden_faults(section),
-                *_default_faults(defaults),
-            ],
-        )
-        given_in_vain = tuple(name for name in IGNORED if section.get(name) is not None)
-        return {**own, "defaults": defaults, "ignored": given_in_vain}
+        ignored = tuple(name for name in IGNORED if section.get(name) is not None)
+        faults = [
+            *_missing_names(section, ("model",)),
+            *_unknown_names(section, _OWN_NAMES | DEFAULTABLE | frozenset(IGNORED)),
+            *_default_faults(defaults),
+        ]
+        return _read_all(read, {**own, "defaults": defaults, "ignored": ignored}, faults)
 
     @property
     def provider(self) -> str:
@@ -216,8 +232,7 @@ class LitellmParams(BaseModel):
         if self.address or self.mock_response is not None:
             return self
         fault = _fault("is at no known address", f"api_base; known without it: {', '.join(_known_providers())}")
-        _raise(type(self), [InitErrorDetails(type=fault, loc=("model",), input=self.model)])
-        return self
+        raise _all_of([InitErrorDetails(type=fault, loc=("model",), input=self.model)])
 
 
 _OWN_NAMES = frozenset(LitellmParams.model_fields) - {"defaults", "ignored"}
@@ -233,9 +248,28 @@ def _mapping(given: object, accepted: str) -> Mapping[Any, Any]:
     return given
 
 
-def _raise(section: type[BaseModel], faults: Sequence[InitErrorDetails]) -> None:
+def _read_all(read: ModelWrapValidatorHandler[M], section: dict[str, Any], faults: list[InitErrorDetails]) -> M:
+    """The section as a model, or all that is wrong with it: ``faults``, and what the fields find."""
+    try:
+        model = read(section)
+    except ValidationError as invalid:
+        found = [_again(fault) for fault in invalid.errors(include_url=False) if fault["type"] != "missing"]
+        raise _all_of(faults + found) from None
     if faults:
-        raise ValidationError.from_exception_data(section.__name__, list(faults))
+        raise _all_of(faults)
+    return model
+
+
+def _all_of(faults: list[InitErrorDetails]) -> ValidationError:
+    return ValidationError.from_exception_data("model_list", faults)
+
+
+def _again(fault: ErrorDetails) -> InitErrorDetails:
+    """A fault that was found, without what was read there: a credential is not to be shown."""
+    if fault["type"] != FAULT:
+        return InitErrorDetails(type=_fault("is of the wrong type", fault["msg"]), loc=fault["loc"], input=HIDDEN)
+    shown = HIDDEN if "api_key" in fault["loc"] else fault["input"]
+    return InitErrorDetails(type=_fault(**fault["ctx"]), loc=fault["loc"], input=shown)
 
 
 def _missing_names(section: Mapping[Any, Any], required: Sequence[str]) -> Iterator[InitErrorDetails]:
@@ -267,23 +301,12 @@ def _default_faults(defaults: Mapping[str, object]) -> Iterator[InitErrorDetails
             yield InitErrorDetails(type=fault, loc=(name,), input=str(value))
 
 
-def _hidden_faults(given: Mapping[Any, Any]) -> Iterator[InitErrorDetails]:
-    """Faults in what must not be shown: the error would carry the value."""
-    key = given.get("api_key")
-    if key is None:
-        return
-    try:
-        _header_text(key)
-    except PydanticCustomError as fault:
-        yield InitErrorDetails(type=fault, loc=("api_key",), input="(hidden)")
-
-
 class ModelInfo(BaseModel):
     """`model_info` of one entry. Other names are kept and shown."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    id: Annotated[str, BeforeValidator(_header_text), Field(max_length=NAME_LENGTH_MAX)] | None = None
+    id: Annotated[str, BeforeValidator(_id)] | None = None
     max_input_tokens: Tokens | None = None
     max_output_tokens: Tokens | None = None
     input_cost_per_token: Price | None = None
@@ -305,13 +328,14 @@ class ModelEntry(BaseModel):
     litellm_params: LitellmParams
     model_info: ModelInfo = ModelInfo()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _know_names(cls, given: object) -> object:
+    def _know_names(cls, given: object, read: ModelWrapValidatorHandler[Self]) -> Self:
         entry = _mapping(given, "model_name, litellm_params, model_info")
         names = ("model_name", "litellm_params")
-        _raise(cls, [*_missing_names(entry, names), *_unknown_names(entry, (*names, "model_info"))])
-        return {name: value for name, value in entry.items() if value is not None}
+        faults = [*_missing_names(entry, names), *_unknown_names(entry, (*names, "model_info"))]
+        known = {name: value for name, value in entry.items() if name in cls.model_fields and value is not None}
+        return _read_all(read, known, faults)
 
 
 def _rates_of(section: LitellmParams | ModelInfo) -> KnownRates:
@@ -334,7 +358,8 @@ def _with_distinct_ids(entries: list[ModelEntry]) -> list[ModelEntry]:
         for index, entry in enumerate(entries)
         if entry.model_info.id is not None and given[entry.model_info.id] > 1
     ]
-    _raise(ModelEntry, faults)
+    if faults:
+        raise _all_of(faults)
     return entries
 
 

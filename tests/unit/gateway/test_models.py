@@ -173,9 +173,29 @@ def test_an_unknown_name_stops_the_start_and_the_nearest_is_told(params: dict[An
     assert message.startswith(hint)
 
 
+@pytest.mark.parametrize("value", [5, "x", [], True])
+def test_a_section_that_is_no_mapping_stops_the_start(value: object) -> None:
+    assert [path for path, _ in faults(entry(model_info=value))] == ["0.model_info"]
+    assert [path for path, _ in faults(entry(litellm_params=value))] == ["0.litellm_params"]
+    assert [path for path, _ in faults(value)] == ["0"]
+    assert only(entry(model_info=None)).info == {}
+
+
 def test_every_fault_is_told_at_once() -> None:
-    told = faults(entry({"modle": "x", "n": 0}), entry(model_nam="x", litellm_params=None), "gpt-4o")
-    assert [path for path, _ in told] == ["0.litellm_params", "0.litellm_params.n", "1.litellm_params", "1", "2"]
+    params = {"model": "gpt-4o", "modle": "x", "n": 0, "weight": 0, "api_key": "a b"}
+    told = faults(entry(params, {"id": ""}, model_name="*"), entry(model_nam="x", litellm_params=None), "gpt-4o")
+    assert sorted(path for path, _ in told) == [
+        "0.litellm_params",
+        "0.litellm_params.api_key",
+        "0.litellm_params.model",
+        "0.litellm_params.n",
+        "0.litellm_params.weight",
+        "0.model_info.id",
+        "0.model_name",
+        "1",
+        "1.litellm_params",
+        "2",
+    ]
 
 
 @pytest.mark.parametrize(
