@@ -232,15 +232,14 @@ async def test_after_a_broken_answer_nobody_knows_the_cost(upstream: Upstream, p
 
 
 async def test_after_a_time_out_nobody_knows_the_cost(upstream: Upstream, provider: str) -> None:
-    refusal = await refused(upstream, at(provider, "slow", timeout_seconds=0.2))
+    refusal = await refused(upstream, at(provider, "slow", timeout_seconds=0.5))
     assert told(refusal) == (504, "upstream_timeout", False, False)
 
 
 async def test_a_provider_that_can_not_be_reached_costs_nothing(upstream: Upstream, unused_tcp_port: int) -> None:
-    for base in (f"http://127.0.0.1:{unused_tcp_port}/v1", "http://nobody.invalid/v1"):
-        refusal = await refused(upstream, deployment(api_base=base))
-        assert told(refusal) == (502, "upstream_failed", True, True)
-        assert str(unused_tcp_port) not in refusal.message
+    refusal = await refused(upstream, deployment(api_base=f"http://127.0.0.1:{unused_tcp_port}/v1"))
+    assert told(refusal) == (502, "upstream_failed", True, True)
+    assert str(unused_tcp_port) not in refusal.message
 
 
 async def test_an_answer_without_end_is_cut(upstream: Upstream, provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +342,7 @@ async def test_an_error_before_the_first_chunk_is_a_refusal(upstream: Upstream, 
     )
     assert told(await refused(upstream, at(provider, "fail-500"), call)) == (502, "upstream_failed", True, True)
     assert told(await refused(upstream, at(provider, "no-stream"), call)) == (502, "upstream_failed", False, False)
-    slow = await refused(upstream, at(provider, "slow", timeout_seconds=0.2), call)
+    slow = await refused(upstream, at(provider, "slow", timeout_seconds=0.5), call)
     assert told(slow) == (504, "upstream_timeout", False, False)
 
 
@@ -355,7 +354,7 @@ async def test_an_error_among_the_chunks_ends_the_stream(upstream: Upstream, pro
 
 
 async def test_a_stream_that_takes_too_long_ends_in_an_error(upstream: Upstream, provider: str) -> None:
-    data, outcome = await streamed(upstream, at(provider, "gated", timeout_seconds=0.5))
+    data, outcome = await streamed(upstream, at(provider, "gated", timeout_seconds=1.0))
     assert chunks(data)[-1]["error"]["code"] == "504"
     assert (outcome.usage, outcome.failure is not None) == (None, True)
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.calls import (
@@ -260,6 +260,7 @@ def test_the_input_is_bounded_by_the_bytes_of_all_that_a_model_can_read() -> Non
     assert bound < len(read) + CHAT_FRAMING_TOKENS + TOOL_FRAMING_TOKENS + 100
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.text(max_size=200))
 def test_no_text_has_more_tokens_than_the_bound(text: str) -> None:
     """A token of a byte-level tokenizer is at least a byte."""
@@ -404,6 +405,7 @@ NAMES = st.sampled_from(
 )
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.sampled_from(CallKind), st.dictionaries(NAMES | st.text(max_size=5), JSON, max_size=6))
 def test_every_object_is_a_call_or_refused(kind: CallKind, body: Mapping[str, Any]) -> None:
     subject = {"model": "m", "messages": HELLO, "prompt": "x", "input": "x"}

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.pricing import (
@@ -76,6 +76,7 @@ def test_the_bound_of_a_rate_is_the_highest_that_the_prompt_could_reach() -> Non
     assert prices.output_rate_at_most(201) == 3
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.integers(0, TOKENS_MAX), st.integers(0, TOKENS_MAX), st.decimals(0, 1_000, places=12))
 def test_a_cost_is_the_exact_one_rounded_up(prompt: int, completion: int, rate: Decimal) -> None:
     exact = Fraction(rate) * (prompt + completion) * 10**9
@@ -238,6 +239,7 @@ NAMES = st.sampled_from(
 )
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.dictionaries(NAMES, JSON_VALUES))
 def test_no_usage_object_is_too_hostile_to_be_read(reported: Mapping[str, object]) -> None:
     usage = read_usage(reported)
