@@ -79,7 +79,10 @@ def open_sealed(key: bytes, sealed: str, context: bytes) -> bytes:
     try:
         if not sealed.startswith(_SEALED):
             raise NotSealed("not a sealed value")
-        content = _bytes(sealed.removeprefix(_SEALED))
+        text = sealed.removeprefix(_SEALED)
+        content = _bytes(text)
+        if _text(content) != text:  # base64 has several texts for the same bytes, and we wrote one
+            raise NotSealed("not as it was written")
         return AESGCM(key).decrypt(content[:_NONCE_BYTES], content[_NONCE_BYTES:], context)
     except (InvalidTag, binascii.Error, ValueError) as fault:
         raise NotSealed("not sealed with this key and context") from fault
