@@ -289,4 +289,6 @@ def _join(path: str, name: Any) -> str:
 
 
 def _secret(path: str) -> bool:
-    return bool(re.search(r"key|password|secret|url", path, re.IGNORECASE))
+    """Whether what stands there may be one, by its name: our own, which is in many, has a "key" in it."""
+    name = re.sub("keystead", "", path, flags=re.IGNORECASE)
+    return bool(re.search(r"key|password|secret|url", name, re.IGNORECASE))
