@@ -18,9 +18,20 @@ from shared.errors import Refused
 TERM_MIN = timedelta(hours=1)
 TERM_MAX = timedelta(days=90)
 FIRST_GENERATION = 1
-NO_SUCH_LINK = "there is no such invitation"
+NO_SUCH_INVITATION = "there is no such invitation"
 
 InvitationEvent = InvitationCreated | InvitationResent | InvitationAccepted | InvitationRevoked | InvitationExpired
+
+
+def stream_of(ref: str) -> str:
+    """The stream of one invitation's events."""
+    return f"invitation-{ref}"
+
+
+class Invitee(Enum):
+    """What is known of the user now."""
+
+    UNKNOWN, WITHOUT_EMAIL, WITH_EMAIL = range(3)
 
 
 class Status(Enum):
@@ -53,7 +64,7 @@ class Invitation:
 class CreateInvitation:
     ref: str
     user_id: str
-    has_email: bool
+    invitee: Invitee
     id_hash: str
     by: str
     now: datetime
@@ -64,7 +75,7 @@ class CreateInvitation:
 class ResendInvitation:
     """``generation`` is the one that the new link is of, so that the same resending twice is one."""
 
-    has_email: bool
+    invitee: Invitee
     generation: int
     id_hash: str
     by: str
@@ -129,6 +140,10 @@ class InvitationNotResendable(Refused):
     reason = "invitation_not_resendable"
 
 
+class AcceptanceReadOnly(Refused):
+    reason = "field_read_only"
+
+
 class LinkUnknown(Refused):
     reason = "invitation_unknown"
 
@@ -161,7 +176,7 @@ def decide(invitation: Invitation, command: InvitationCommand) -> list[Invitatio
 def _create(invitation: Invitation, command: CreateInvitation) -> list[InvitationEvent]:
     if invitation.status is not Status.ABSENT:
         return []  # asked twice, done once: a repeated command is no error
-    _require_email(command)
+    _require_invitable(command.invitee)
     if not TERM_MIN <= command.expires_at - command.now <= TERM_MAX:
         raise TermOutOfRange("duration must be from 1h to 90d", param="duration")
     return [
@@ -182,7 +197,7 @@ def _resend(invitation: Invitation, command: ResendInvitation) -> list[Invitatio
         raise InvitationNotResendable(f"the invitation is {invitation.status.name.lower()}", param="ref")
     if command.generation == invitation.generation:
         return []
-    _require_email(command)
+    _require_invitable(command.invitee)
     return [
         InvitationResent(
             ref=invitation.ref,
@@ -196,8 +211,10 @@ def _resend(invitation: Invitation, command: ResendInvitation) -> list[Invitatio
     ]
 
 
-def _require_email(command: CreateInvitation | ResendInvitation) -> None:
-    if not command.has_email:
+def _require_invitable(invitee: Invitee) -> None:
+    if invitee is Invitee.UNKNOWN:
+        raise UserNotFound("there is no such user", param="user_id")
+    if invitee is Invitee.WITHOUT_EMAIL:
         raise UserHasNoEmail("the user has no e-mail to log in with", param="user_id")
 
 
@@ -206,7 +223,7 @@ def _accept(invitation: Invitation, command: AcceptInvitation) -> list[Invitatio
         return []
     require_open(invitation, command.id_hash, command.now)
     if command.user_id != invitation.user_id:
-        raise LinkUnknown(NO_SUCH_LINK)
+        raise LinkUnknown(NO_SUCH_INVITATION)
     return [
         InvitationAccepted(
             ref=invitation.ref, user_id=invitation.user_id, claim_id=command.claim_id, accepted_at=command.now
@@ -218,7 +235,7 @@ def require_open(invitation: Invitation, id_hash: str, now: datetime) -> None:
     """Raise what the holder of a link is told if it opens nothing any more."""
     status = invitation.status_at(now)
     if id_hash != invitation.id_hash or status is Status.REVOKED:
-        raise LinkUnknown(NO_SUCH_LINK)  # a link of an earlier generation is as if it had never been
+        raise LinkUnknown(NO_SUCH_INVITATION)  # a link of an earlier generation is as if it had never been
     if status is Status.ACCEPTED:
         raise LinkUsed("this invitation was used already")
     if status is Status.EXPIRED:

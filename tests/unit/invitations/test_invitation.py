@@ -14,6 +14,7 @@ from services.invitations.domain import (
     InvitationClosed,
     InvitationEvent,
     InvitationNotResendable,
+    Invitee,
     LinkExpired,
     LinkUnknown,
     LinkUsed,
@@ -21,6 +22,7 @@ from services.invitations.domain import (
     RevokeInvitation,
     TermOutOfRange,
     UserHasNoEmail,
+    UserNotFound,
     require_open,
 )
 from services.invitations.events import (
@@ -30,6 +32,7 @@ from services.invitations.events import (
     InvitationResent,
     InvitationRevoked,
 )
+from shared.errors import Refused
 from tests.support.given import given
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -38,9 +41,9 @@ END = NOON + timedelta(days=7)
 MOMENT = timedelta(microseconds=1)
 
 CREATE = CreateInvitation(
-    ref="r1", user_id="ada", has_email=True, id_hash="hash-1", by="root", now=NOON, expires_at=END
+    ref="r1", user_id="ada", invitee=Invitee.WITH_EMAIL, id_hash="hash-1", by="root", now=NOON, expires_at=END
 )
-RESEND = ResendInvitation(has_email=True, generation=2, id_hash="hash-2", by="root", now=LATER)
+RESEND = ResendInvitation(invitee=Invitee.WITH_EMAIL, generation=2, id_hash="hash-2", by="root", now=LATER)
 ACCEPT = AcceptInvitation(id_hash="hash-1", user_id="ada", claim_id="c1", now=LATER)
 DELETE = DeleteInvitation(by="root", now=LATER)
 REVOKE = RevokeInvitation(by="root", now=LATER)
@@ -62,14 +65,18 @@ REVOKED = InvitationRevoked(ref="r1", user_id="ada", revoked_by="root", revoked_
 EXPIRED = InvitationExpired(ref="r1", user_id="ada", expired_at=END)
 
 CLOSED = pytest.mark.parametrize("closing", [ACCEPTED, REVOKED, EXPIRED], ids=["accepted", "revoked", "expired"])
+UNREACHABLE = pytest.mark.parametrize(
+    ("invitee", "refusal"), [(Invitee.UNKNOWN, UserNotFound), (Invitee.WITHOUT_EMAIL, UserHasNoEmail)]
+)
 
 
 def test_a_user_with_an_email_is_invited() -> None:
     given(INVITATION).when(CREATE).then(CREATED)
 
 
-def test_a_user_without_an_email_is_not_invited() -> None:
-    given(INVITATION).when(replace(CREATE, has_email=False)).refused(UserHasNoEmail)
+@UNREACHABLE
+def test_a_user_who_is_unknown_or_has_no_email_is_not_invited(invitee: Invitee, refusal: type[Refused]) -> None:
+    given(INVITATION).when(replace(CREATE, invitee=invitee)).refused(refusal)
 
 
 def test_inviting_twice_under_one_ref_invites_once() -> None:
@@ -107,8 +114,13 @@ def test_an_accepted_or_revoked_invitation_is_not_resent(closing: InvitationEven
     assert refused.status == 409
 
 
-def test_an_invitation_of_a_user_without_an_email_is_not_resent() -> None:
-    given(INVITATION, CREATED).when(replace(RESEND, has_email=False)).refused(UserHasNoEmail)
+@UNREACHABLE
+def test_an_invitation_of_such_a_user_is_not_resent(invitee: Invitee, refusal: type[Refused]) -> None:
+    given(INVITATION, CREATED).when(replace(RESEND, invitee=invitee)).refused(refusal)
+
+
+def test_what_is_closed_is_the_first_reason_not_to_resend() -> None:
+    given(INVITATION, CREATED, REVOKED).when(replace(RESEND, invitee=Invitee.UNKNOWN)).refused(InvitationNotResendable)
 
 
 def test_resending_the_same_generation_twice_makes_one_link() -> None:
