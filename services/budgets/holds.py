@@ -167,8 +167,10 @@ async def load(tx: Transaction, hold_ids: Sequence[str]) -> tuple[dict[str, Hold
     await execute(tx, LOCK_SCOPES, ids)
     holds: dict[str, Hold] = {}
     for row in await fetch(tx, LOAD, ids):
-        *columns, window_spent, scope, start, end = row
-        hold = holds.get(row[0]) or Hold(*columns, window_spent=json.loads(window_spent or "{}"))
+        hold_id, worker_id, state, held, cap, admitted_at, ended_at, charged, window_spent, scope, start, end = row
+        hold = holds.get(hold_id) or Hold(
+            hold_id, worker_id, state, held, cap, admitted_at, ended_at, charged, json.loads(window_spent or "{}")
+        )
         key = () if scope is None else (WindowKey(scope, start, end),)
         holds[hold.hold_id] = replace(hold, windows=hold.windows + key)
     windows = [window_from(row) for row in await fetch(tx, LOAD_WINDOWS, ids)]

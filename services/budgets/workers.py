@@ -45,7 +45,9 @@ class Worker:
     positions: Mapping[str, int]
 
     def has_applied(self, positions: Mapping[str, int]) -> bool:
-        return all(self.positions.get(source, 0) >= position for source, position in positions.items())
+        """Whether it goes by ``positions``. A source it never names it does not hear, and admits nothing by."""
+        heard = self.positions.items()
+        return bool(heard) and all(position >= positions.get(source, 0) for source, position in heard)
 
 
 async def join(tx: Transaction, worker_id: str) -> None:
