@@ -17,6 +17,9 @@ from shared.errors import Refused
 from shared.event_store import Transaction
 
 BYTES_MAX = 1024
+# No text of more characters is normalised to so few bytes (a character of two bytes is composed of three at most), and
+# normalising takes the square of a long row of combining marks: what is longer is not even looked at.
+LENGTH_MAX = 2 * BYTES_MAX
 # OWASP's minimum for Argon2id (19 MiB, two passes, one lane): some 25 ms on the machines we build on. A log-in must not
 # be a way to use a server up, and one hash is computed at a time; 15 characters make up for what a dearer one adds.
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -42,11 +45,14 @@ def normalised(password: str) -> str:
 
 def check_policy(password: str, *, email: str | None, length_min: int) -> None:
     """Raises ``PasswordPolicy``, naming the rule."""
+    too_long = PasswordPolicy(f"password: must have at most {BYTES_MAX} bytes")
+    if len(password) > LENGTH_MAX:
+        raise too_long
     password = normalised(password)
     if len(password) < length_min:
         raise PasswordPolicy(f"password: must have at least {length_min} characters")
     if len(password.encode()) > BYTES_MAX:
-        raise PasswordPolicy(f"password: must have at most {BYTES_MAX} bytes")
+        raise too_long
     if password.lower() in _common():
         raise PasswordPolicy("password: is among the 10,000 most common ones")
     if email and password.lower() in (email, email.partition("@")[0]):

@@ -71,7 +71,7 @@ async def _log_in(identity: Running[IdentitySettings], body: LogInBody, visitor:
     found = await identity.run(look) if len(email) <= NAME_LENGTH_MAX else None
     user_id, password_hash = found or ("", None)
     # Hashed also for a name that nobody has: the answer takes as long.
-    password = body.password[: credentials.BYTES_MAX + 1]
+    password = body.password[: credentials.LENGTH_MAX + 1]
     if not await identity.own.verify(password, password_hash):
         raise handlers.credentials_wrong()
     return await identity.run(handlers.log_in, user_id, password_hash=password_hash, method="password", visitor=visitor)

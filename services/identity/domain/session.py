@@ -41,6 +41,8 @@ class EndSession:
 
 def decide(session: Session, command: StartSession | EndSession) -> Sequence[SessionEvent]:
     match command:
+        case StartSession() if session.token:
+            return []  # started is started, and one that ended stays so
         case StartSession():
             return [
                 SessionStarted(
