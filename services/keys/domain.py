@@ -59,9 +59,13 @@ class GenerateKey:
 
 @dataclass(frozen=True, slots=True)
 class UpdateKey:
-    """``changes`` are the fields of ``KeyTerms`` that were sent; a ``duration`` among them counts from ``now``."""
+    """``changes`` are the fields of ``KeyTerms`` that were sent; a ``duration`` among them counts from ``now``.
+
+    ``user_id`` is the owner from now on, the same or another.
+    """
 
     key_id: str
+    user_id: str | None
     changes: Mapping[str, Any]
     limits: Limits
     by: str
@@ -162,12 +166,21 @@ def _update(key: Key, command: UpdateKey) -> list[KeyEvent]:
     if "duration" in changes:
         changes["expires_at"] = expiry_of(changes["duration"], command.now)
     terms = _dated(key.terms.model_copy(update=changes), key.terms, command.now)
-    given = [name for name, of_terms in (BOUNDED | {"models": "models"}).items() if of_terms in changes]
+    moved = command.user_id != key.user_id
+    given = [name for name, of_terms in BOUNDED.items() if of_terms in changes]
+    given += ["models"] * ("models" in changes or moved)
     check(terms, given, command.limits, command.now)
-    if terms == key.terms:
+    if terms == key.terms and not moved:
         return []
     return [
-        KeyUpdated(key_id=command.key_id, token=key.token, terms=terms, updated_by=command.by, updated_at=command.now)
+        KeyUpdated(
+            key_id=command.key_id,
+            token=key.token,
+            user_id=command.user_id,
+            terms=terms,
+            updated_by=command.by,
+            updated_at=command.now,
+        )
     ]
 
 
@@ -192,7 +205,8 @@ def evolve(key: Key, event: KeyEvent) -> Key:
         case KeyGenerated():
             return Key(Life.ALIVE, event.token, event.user_id, event.terms, event.blocked)
         case KeyUpdated(terms=terms):
-            return replace(key, terms=terms, expiry_noted=key.expiry_noted and terms.expires_at == key.terms.expires_at)
+            noted = key.expiry_noted and terms.expires_at == key.terms.expires_at
+            return replace(key, user_id=event.user_id, terms=terms, expiry_noted=noted)
         case KeyBlocked():
             return replace(key, blocked=True)
         case KeyUnblocked():

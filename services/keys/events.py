@@ -46,10 +46,11 @@ class KeyGenerated(Event):
 
 
 class KeyUpdated(Event):
-    """The key's terms as they are from now on."""
+    """The key's owner and terms as they are from now on."""
 
     key_id: str
     token: str
+    user_id: str | None
     terms: KeyTerms
     updated_by: str
     updated_at: datetime

@@ -46,12 +46,13 @@ def generated(**terms: Any) -> KeyGenerated:
 def update(limits: Limits | None = None, *, now: datetime = NOON, **changes: Any) -> UpdateKey:
     """The admin changes it."""
     known = limits or Limits(known_models=frozenset({"fast", "priced"}))
-    return UpdateKey(key_id=KEY_ID, changes=changes, limits=known, by="admin", now=now)
+    return UpdateKey(key_id=KEY_ID, user_id="ada", changes=changes, limits=known, by="admin", now=now)
 
 
 def updated(*, at: datetime = NOON, **terms: Any) -> KeyUpdated:
     """Its terms from then on."""
-    return KeyUpdated(key_id=KEY_ID, token=TOKEN, terms=KeyTerms(**terms), updated_by="admin", updated_at=at)
+    terms_then = KeyTerms(**terms)
+    return KeyUpdated(key_id=KEY_ID, token=TOKEN, user_id="ada", terms=terms_then, updated_by="admin", updated_at=at)
 
 
 DELETED = KeyDeleted(key_id=KEY_ID, token=TOKEN, user_id="ada", deleted_by="ada", deleted_at=NOON)

@@ -1,5 +1,6 @@
 """The life of a key: each command decides, refuses, and stays quiet (contract §5.7)."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from services.keys.domain import (
@@ -12,6 +13,7 @@ from services.keys.domain import (
     UnblockKey,
 )
 from services.keys.events import KeyBlocked, KeyExpired, KeyUnblocked
+from services.keys.limits import Limits, ModelNotAllowed
 from tests.support.given import given
 from tests.support.keys import DELETED, KEY_ID, NOON, TOKEN, USD, generate, generated, update, updated
 
@@ -55,6 +57,19 @@ def test_an_update_changes_what_was_sent_and_nothing_else() -> None:
 
 def test_an_update_to_what_is_already_so_decides_nothing() -> None:
     given(KEY, generated(key_alias="laptop")).when(update(key_alias="laptop")).then()
+
+
+def test_a_key_is_given_to_another_user_and_dies_with_that_one() -> None:
+    moved = updated(key_alias="laptop").model_copy(update={"user_id": "bob"})
+    given(KEY, generated(key_alias="laptop")).when(replace(update(), user_id="bob")).then(moved)
+    deleted = DELETED.model_copy(update={"user_id": "bob"})
+    given(KEY, generated(key_alias="laptop"), moved).when(DeleteKey(KEY_ID, "ada", NOON)).then(deleted)
+
+
+def test_a_new_owner_must_be_one_who_may_call_its_models() -> None:
+    limits = Limits(owner_models=("priced",), known_models=frozenset({"fast", "priced"}))
+    command = replace(update(limits), user_id="bob")
+    given(KEY, generated(models=("fast",))).when(command).refused(ModelNotAllowed)
 
 
 def test_a_new_duration_counts_from_the_update() -> None:

@@ -89,7 +89,7 @@ def test_more_than_an_upper_bound_is_refused(asked: dict[str, Any], param: str, 
     "field", ["max_budget_nano_usd", "budget_duration", "duration", "tpm_limit", "rpm_limit", "max_parallel_requests"]
 )
 def test_null_is_over_an_upper_bound_on_update(field: str) -> None:
-    given(KEY, generated(**FILLED)).when(update(BOUNDED, **{field: None})).refused(OverUpperBound)
+    given(KEY, generated(**FILLED)).when(update(BOUNDED, **dict[str, Any]({field: None}))).refused(OverUpperBound)
 
 
 def test_an_update_is_asked_only_about_what_it_changes() -> None:
