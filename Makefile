@@ -1,0 +1,54 @@
+# For people and for CI alike. Needs Python 3.11 or newer (with venv and pip) and make; all else comes from the pinned files.
+# Another interpreter: make up PYTHON=python3.13
+
+PYTHON ?= python3
+ARGS ?=
+WORKERS ?= 2
+RUN := .venv/bin/python -m
+PIP := $(RUN) pip install -qq --disable-pip-version-check --no-input --require-hashes
+PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: help install install-dev up check test format pins
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+install: .venv/installed ## build .venv with what Keystead needs to run
+install-dev: .venv/installed-dev ## the same, with what checks and tests need
+
+up: install ## start Keystead with its own servers: make up ARGS="--port 4100"
+	@exec $(RUN) keystead up $(ARGS)
+
+check: install-dev ## format, lint, types, imports
+	@$(RUN) ruff format --check .
+	@$(RUN) ruff check .
+	@$(RUN) mypy
+	@.venv/bin/lint-imports
+
+test: check ## the checks, then every test
+	@$(RUN) pytest -n $(WORKERS)
+
+format: install-dev ## put the code into its form
+	@$(RUN) ruff check --fix --quiet . || true
+	@$(RUN) ruff format .
+
+pins: ## compile the pinned files from the .in files (needs uv)
+	$(PINS) --upgrade requirements.in -o requirements.txt
+	$(PINS) --upgrade requirements-dev.in -o requirements-dev.txt
+
+.venv/installed: requirements.txt | .venv/bin/python
+	@echo "Installing requirements.txt into .venv ..."
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt | .venv/bin/python
+	@echo "Installing requirements-dev.txt into .venv ..."
+	@$(PIP) -r requirements-dev.txt
+	@touch .venv/installed $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Keystead needs Python 3.11 or newer; $(PYTHON) is: `$(PYTHON) -V 2>&1`. Choose one: make PYTHON=python3.12 ..." >&2; \
+		exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
