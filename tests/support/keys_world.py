@@ -188,6 +188,8 @@ async def keys_world(**upper_bounds: Any) -> AsyncIterator[World]:
             AsyncClient(transport=ASGITransport(app=_app(keys)), base_url="http://keystead.test") as client,
         ):
             yield World(identity, budgets, keys, client, clock, barriers)
+            for each in (identity, budgets, keys):
+                await each.wire.jetstream.delete_stream(each.wire.stream_of(each.service.name))
     finally:
         await owner.execute(f"drop database {name} with (force)")
         await owner.close()
