@@ -99,7 +99,8 @@ def _check_maker(asked: KeyTerms, given: Collection[str], maker: KeyTerms, now: 
         if name in given and name != "budget_duration" and _is_over(name, asked, maker, now):
             ends = maker.model_copy(update={"duration": None})  # not how long it was to live once, but until when
             raise OverOwnLimit(_sentence(name, "the limit of the key used", asked, ends), param=name)
-    if "budget_duration" in given and maker.max_budget_nano_usd is not None and _resets_sooner(asked, maker, now):
+    has_budget = maker.max_budget_nano_usd is not None and not {"max_budget", "budget_duration"}.isdisjoint(given)
+    if has_budget and _resets_sooner(asked, maker, now):
         sentence = "budget_duration is shorter than that of the key used, and so the budget would be larger"
         raise OverOwnLimit(sentence, param="budget_duration")
     if "models" in given and not _includes(maker.models, asked.models):

@@ -197,6 +197,12 @@ def test_a_key_takes_no_limit_away(changes: dict[str, Any]) -> None:
     given(KEY, generated(**MAKER.model_dump())).when(update(WITH_KEY, **changes)).refused(OverOwnLimit)
 
 
+def test_a_key_raises_no_budget_that_starts_again_sooner_than_its_own() -> None:
+    daily = generated(max_budget_nano_usd=USD, budget_duration="1d", budget_set_at=NOON)
+    refused = given(KEY, daily).when(update(WITH_KEY, max_budget_nano_usd=5 * USD)).refused(OverOwnLimit)
+    assert refused.param == "budget_duration"
+
+
 def test_a_key_without_limits_makes_keys_without_limits() -> None:
     limits = Limits(maker=KeyTerms(), known_models=frozenset({"fast"}))
     asked = generate(limits, max_budget_nano_usd=USD, budget_duration="1d", models=("fast",))
