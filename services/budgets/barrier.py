@@ -43,7 +43,7 @@ async def look(running: Running[Any]) -> list[Worker]:
     live = await running.run(workers.list_live)
     unmoved = desk.watch.unmoved(live, desk.boot_seconds(), running.settings.revocation_seconds)
     if unmoved:
-        await running.run(workers.give_up, unmoved)
-        log.warning("workers.given_up", worker_ids=sorted(unmoved))
+        for worker_id in await running.run(workers.give_up, unmoved):
+            log.warning("worker.given_up", worker_id=worker_id)
         live = await running.run(workers.list_live)
     return live

@@ -28,7 +28,9 @@ RENEW = """
 """
 LEAVE = "update workers set gone = true, renewed_at = $2 where worker_id = $1 and not gone"
 LIVE = "select worker_id, number, positions::text from workers where not gone order by worker_id"
-GIVE_UP = "update workers set gone = true where worker_id = $1 and number = $2 and not gone"
+GIVE_UP = """
+    update workers set gone = true where worker_id = $1 and number = $2 and not gone returning worker_id
+"""
 FORGET = """
     delete from workers w
      where w.gone and w.renewed_at < $1
@@ -72,10 +74,10 @@ async def list_live(tx: Transaction) -> list[Worker]:
     return [Worker(worker_id, number, json.loads(positions)) for worker_id, number, positions in rows]
 
 
-async def give_up(tx: Transaction, unmoved: Mapping[str, int]) -> None:
-    """Mark workers gone whose number is still the one given: their next renewal will not be granted."""
-    for worker_id, number in sorted(unmoved.items()):
-        await execute(tx, GIVE_UP, worker_id, number)
+async def give_up(tx: Transaction, unmoved: Mapping[str, int]) -> list[str]:
+    """Mark workers gone whose number is still the one given; their next renewal is not granted. Returns them."""
+    given_up = [await fetch(tx, GIVE_UP, worker_id, number) for worker_id, number in sorted(unmoved.items())]
+    return [worker_id for rows in given_up for (worker_id,) in rows]
 
 
 async def forget_gone(tx: Transaction) -> None:

@@ -190,5 +190,5 @@ class Budgets(RuleBasedStateMachine):
             assert row.spent == self.books.charged(scope) + self.books.presumed(scope)
 
 
-class TestBudgets(Budgets.TestCase):  # type: ignore[name-defined, misc]
-    settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestBudgets = Budgets.TestCase
+TestBudgets.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
