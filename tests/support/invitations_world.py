@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 
+from keystead.app import Connections
 from services.identity.events import CATALOG, UserCreated, UserDeleted, UserLimits, UserUpdated
 from services.invitations.service import SERVICE
 from services.invitations.settings import InvitationsSettings
@@ -81,17 +82,21 @@ class World:
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world(*, relay_delay_seconds: float = 0.0) -> AsyncIterator[World]:
     """On a database and under names of its own."""
     clock = Clock()
     async with database() as owner_url:
-        namespace = f"t{uuid.uuid4().hex[:10]}."
+        connections = connections_to(owner_url, f"t{uuid.uuid4().hex[:10]}.", relay_delay_seconds=relay_delay_seconds)
         settings = InvitationsSettings.model_validate({"KEYSTEAD_SECRET_KEY": keyring()})
         async with (
-            _running(IDENTITY, Settings(), owner_url, namespace, clock).started() as identity,
-            _running(SERVICE, settings, owner_url, namespace, clock).started() as invitations,
+            _running(IDENTITY, Settings(), connections, clock).started() as identity,
+            _running(SERVICE, settings, connections, clock).started() as invitations,
         ):
-            yield World(identity, invitations, clock)
+            try:
+                yield World(identity, invitations, clock)
+            finally:
+                for each in (identity, invitations):
+                    await each.wire.jetstream.delete_stream(each.wire.stream_of(each.service.name))
 
 
 @asynccontextmanager
@@ -114,15 +119,15 @@ async def _identify(request: Request) -> Principal:
     return Principal(user_id=f"the {role}", role=role, credential="session")
 
 
-def _running(service: Service[Any], settings: Any, owner_url: str, namespace: str, clock: Clock) -> Running[Any]:
-    connections = connections_to(owner_url, namespace)
+def _running(service: Service[Any], settings: Any, connections: Connections, clock: Clock) -> Running[Any]:
     return Running(
         service,
         settings,
         dsn=connections.postgres_urls[service.name],
         nats_url=connections.nats_urls[service.name],
         barrier=_no_workers,
-        namespace=namespace,
+        namespace=connections.namespace,
+        relay_delay_seconds=connections.relay_delay_seconds,
         clock=clock,
     )
 

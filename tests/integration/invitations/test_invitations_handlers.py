@@ -24,6 +24,7 @@ from shared.errors import Refused
 from shared.event_store import Transaction, read_log
 from tests.support.installation import keyring
 from tests.support.invitations_world import NOON, World
+from tests.support.invitations_world import world as a_world
 
 DAY = timedelta(days=1)
 
@@ -60,6 +61,15 @@ async def test_a_user_is_invited_at_once_after_they_were_created(world: World) -
     link = await invite(world, await world.create_user())
     assert link.invitation.status == "open"
     assert link.invitation.expires_at == NOON + 7 * DAY
+
+
+async def test_with_the_relay_a_second_late_it_is_slow_and_not_wrong() -> None:
+    async with a_world(relay_delay_seconds=1.0) as world:
+        link = await invite(world, await world.create_user())
+        await accept(world, link)
+        assert await status(world, link) == "accepted"
+        with pytest.raises(UserNotFound):
+            await invite(world, "nobody")
 
 
 async def test_a_link_is_a_uuid_that_only_the_installations_secret_can_make_again(world: World) -> None:
