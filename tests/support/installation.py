@@ -4,19 +4,19 @@ import asyncio
 import base64
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-import asyncpg
 import uvicorn
 
 from keystead.app import SERVICES, Composition, Connections, compose, load_settings, migrate, postgres_urls
 from services.gateway.service import SERVICE as GATEWAY
 from shared.keyring import Keyring
 from shared.service import Running, Service
-from tests.support.servers import nats_url, postgres_url
+from tests.support.databases import copy_of
+from tests.support.servers import nats_url
 
 # Roles belong to the server, and their passwords come from this: one key for all tests of a run.
 SECRET_KEY = base64.b64encode(b"a key for tests, thirty-two bytes").decode()
@@ -50,48 +50,9 @@ def keyring() -> Keyring:
     return Keyring(SECRET_KEY)
 
 
-@asynccontextmanager
-async def database() -> AsyncIterator[str]:
+def database() -> AbstractAsyncContextManager[str]:
     """The owner's URL of a migrated database of its own."""
-    name = f"keystead_{uuid.uuid4().hex[:12]}"
-    owner = await asyncpg.connect(postgres_url())
-    try:
-        template = await _template(owner)
-        async with _template_lock(owner):
-            await owner.execute(f"create database {name} template {template}")
-        try:
-            yield postgres_url().rpartition("/")[0] + "/" + name
-        finally:
-            await owner.execute(f"drop database {name} with (force)")
-    finally:
-        await owner.close()
-
-
-TEMPLATE = "keystead_template"
-TEMPLATE_LOCK = 0x7465
-
-
-@asynccontextmanager
-async def _template_lock(owner: "asyncpg.Connection[asyncpg.Record]") -> AsyncIterator[None]:
-    await owner.execute("select pg_advisory_lock($1)", TEMPLATE_LOCK)
-    try:
-        yield
-    finally:
-        await owner.execute("select pg_advisory_unlock($1)", TEMPLATE_LOCK)
-
-
-_migrated: set[str] = set()
-
-
-async def _template(owner: "asyncpg.Connection[asyncpg.Record]") -> str:
-    """The migrated database that others are copies of; this process brings it up to date once."""
-    if TEMPLATE not in _migrated:
-        async with _template_lock(owner):
-            if not await owner.fetchval("select 1 from pg_database where datname = $1", TEMPLATE):
-                await owner.execute(f"create database {TEMPLATE}")
-            await migrate(postgres_url().rpartition("/")[0] + "/" + TEMPLATE, keyring())
-        _migrated.add(TEMPLATE)
-    return TEMPLATE
+    return copy_of("keystead_template", lambda owner_url: migrate(owner_url, keyring()))
 
 
 def connections_to(owner_url: str, namespace: str, *, relay_delay_seconds: float = 0.0) -> Connections:
@@ -221,8 +182,6 @@ async def serving(app: Any) -> AsyncIterator[str]:
 
 
 class _Server(uvicorn.Server):
-    from contextlib import contextmanager  # noqa: PLC0415
-
     @contextmanager
     def capture_signals(self) -> Any:
         yield
