@@ -60,7 +60,7 @@ class Transaction:
         for recorded in self._pending:
             if recorded.stream == stream:
                 state = aggregate.evolve(state, recorded.event)  # type: ignore[arg-type]
-                version = recorded.version
+                version += 1
         return state, version
 
     async def execute(
@@ -109,12 +109,14 @@ class Transaction:
 
     async def flush(self) -> int | None:
         """Write claims, then take the log's lock and append: the transaction's last step. The last position, if any."""
-        for claim, stream in self._releases:
-            await self.connection.exec_driver_sql(
-                "delete from claims where claim = $1 and stream = $2", (claim, stream)
-            )
-        for claim, (stream, refused) in sorted(self._claims.items()):
-            await self._take(claim, stream, refused)
+        # In one order, whoever releases or takes: two that cross must not deadlock.
+        for claim in sorted({claim for claim, _ in self._releases} | set(self._claims)):
+            for stream in (stream for released, stream in self._releases if released == claim):
+                await self.connection.exec_driver_sql(
+                    "delete from claims where claim = $1 and stream = $2", (claim, stream)
+                )
+            if claim in self._claims:
+                await self._take(claim, *self._claims[claim])
         if not self._pending:
             return None
         batch = json.dumps([_item(recorded) for recorded in self._pending])

@@ -14,6 +14,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy import MetaData
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.duty import keep_duty
@@ -38,6 +39,7 @@ LAG_CHECK_SECONDS = 1.0
 FOLLOW_AGAIN_SECONDS = 0.2
 HEALTH_SECONDS = 0.8
 UNIQUE_VIOLATION, DEADLOCK, SERIALIZATION = "23505", "40P01", "40001"
+SERVER_IN_TROUBLE = ("08", "53", "57", "58")  # connection, resources, operator's intervention, system
 
 Handler = Callable[..., Awaitable[T]]
 Barrier = Callable[["Running[Any]", Mapping[str, int]], Awaitable[None]]
@@ -107,7 +109,9 @@ class Running(Generic[S]):
             async_url(dsn),
             pool_size=10,
             max_overflow=10,
+            pool_timeout=WAIT_SECONDS,
             pool_pre_ping=False,
+            hide_parameters=True,  # a fault's text goes to the log, where no secret and no person belongs
             connect_args={
                 "server_settings": {
                     "search_path": service.name,
@@ -169,12 +173,14 @@ class Running(Generic[S]):
             except DBAPIError as fault:
                 conflicts += 1
                 if not _can_be_repeated(fault):
-                    raise _away(fault) from fault
+                    if tx is None or _is_away(fault):
+                        raise Unavailable("the database can't be reached") from fault
+                    raise
                 if conflicts == ATTEMPTS:
                     raise Refused(
                         "it was changed by others at the same time: try again", reason="version_conflict"
                     ) from fault
-            except OSError as fault:
+            except (OSError, PoolTimeoutError) as fault:
                 raise Unavailable("the database can't be reached") from fault
             else:
                 if tx.barriers or tx.carried_out_by:
@@ -295,7 +301,6 @@ def _can_be_repeated(fault: DBAPIError) -> bool:
     )
 
 
-def _away(fault: DBAPIError) -> Exception:
-    if isinstance(fault, OperationalError | InterfaceError) or fault.connection_invalidated:
-        return Unavailable("the database can't be reached")
-    return fault
+def _is_away(fault: DBAPIError) -> bool:
+    lost = isinstance(fault, OperationalError | InterfaceError) or fault.connection_invalidated
+    return lost or str(getattr(fault.orig, "sqlstate", None)).startswith(SERVER_IN_TROUBLE)
