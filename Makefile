@@ -8,6 +8,9 @@ RUN := .venv/bin/python -m
 PIP := $(RUN) pip install -qq --disable-pip-version-check --no-input --require-hashes
 PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
+# Compiled modules make every start after the first several times faster; some environments switch them off.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help install install-dev up check test format pins
 .DEFAULT_GOAL := help
 

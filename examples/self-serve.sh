@@ -64,7 +64,7 @@ call "$key" GET /key/info | field info.key_name
 
 say "4. An application calls models with it"
 call "$key" GET /v1/models | field data.0.id
-chat="{\"model\": \"$model\", \"messages\": [{\"role\": \"user\", \"content\": \"Say hello.\"}]}"
+chat="{\"model\": \"$model\", \"max_tokens\": 20, \"messages\": [{\"role\": \"user\", \"content\": \"Say hello.\"}]}"
 call "$key" POST /v1/chat/completions "$chat" | field choices.0.message.content
 call "$key" POST /v1/chat/completions \
   "{\"model\": \"$model\", \"stream\": true, \"messages\": [{\"role\": \"user\", \"content\": \"Stream it.\"}]}" | tail -n 2

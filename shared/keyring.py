@@ -28,10 +28,11 @@ class Keyring:
     ``secret`` is base64, in either alphabet, of 32 bytes or more. Raises ``ValueError`` if it is not.
     """
 
-    __slots__ = ("_secret",)
+    __slots__ = ("_secret", "_signing_keys")
 
     def __init__(self, secret: str) -> None:
         self._secret = _decoded(secret)
+        self._signing_keys: dict[str, OKPKey] = {}
 
     def __repr__(self) -> str:
         return "Keyring(…)"
@@ -46,7 +47,12 @@ class Keyring:
         return _text(self.derive(purpose))
 
     def signing_key(self, purpose: str) -> OKPKey:
-        """An Ed25519 key pair; its ``kid`` is its thumbprint."""
+        """An Ed25519 key pair; its ``kid`` is its thumbprint. Made once: a request must not wait for it."""
+        if purpose not in self._signing_keys:
+            self._signing_keys[purpose] = self._make_signing_key(purpose)
+        return self._signing_keys[purpose]
+
+    def _make_signing_key(self, purpose: str) -> OKPKey:
         private_key = Ed25519PrivateKey.from_private_bytes(self.derive(purpose))
         key = OKPKey.import_key(private_key)
         return OKPKey.import_key(private_key, {"kid": key.thumbprint(), "use": "sig"})

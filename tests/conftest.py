@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.support.servers import start_servers, stop_servers
+pytest.register_assert_rewrite("tests.support")
+
+from tests.support.servers import start_servers, stop_servers  # noqa: E402 - rewritten first
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -41,6 +41,8 @@ class Gateway:
         self.view = View(running, bound)
         self.edge = Edge(settings, self.view)
         self.catalogue = Catalogue(settings.model_list)
+        for warning in self.catalogue.warnings:
+            log.warning("model_list.warning", says=warning)
         self.metrics = Metrics()
         self.outcomes = Outcomes(running.clock)
         self.upstream = Upstream()

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from services.keys.events import KeyType
-from shared.requests import Question
+from shared.requests import Found, Question
 
 
 class FindKey(Question):
@@ -15,14 +15,12 @@ class FindKey(Question):
     token: str
 
 
-class FoundKey(BaseModel):
+class FoundKey(Found):
     """A key as the gateway needs it. ``exists`` is false for one unknown or deleted; then the rest is empty.
 
     ``position`` is keys' last position when it looked.
     """
 
-    position: int
-    exists: bool
     key_id: str = ""
     token: str = ""
     key_alias: str | None = None
