@@ -93,8 +93,10 @@ async def hashing() -> AsyncIterator[Hashing]:
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-async def find_hash(tx: Transaction, user_id: str) -> str | None:
-    row = await tx.connection.exec_driver_sql("select password_hash from credentials where user_id = $1", (user_id,))
+async def find_hash(tx: Transaction, user_id: str, *, lock: bool = False) -> str | None:
+    """``lock`` keeps it as it is until the commit: who sets another then finds the session that was started by this."""
+    query = "select password_hash from credentials where user_id = $1" + (" for share" if lock else "")
+    row = await tx.connection.exec_driver_sql(query, (user_id,))
     found: str | None = row.scalar()
     return found
 

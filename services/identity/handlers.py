@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from services.identity.domain.user import (
     DeleteUser,
     SetPassword,
     UpdateUser,
+    UserExists,
     UserUnknown,
 )
 from services.identity.domain.user import stream_of as user_stream
@@ -81,10 +83,8 @@ class StartedSession:
 
 async def create_user(tx: Transaction, user: NewUser) -> None:
     settings: IdentitySettings = tx.settings
-    if (await tx.load(user_stream(user.user_id), USER))[1] == 0:
-        key = await sealing.make_key(tx, settings.keyring, user.user_id)
-    else:
-        key = b""  # the stream exists: the decision refuses, and nothing is sealed
+    # Without one there is such a user already: the decision refuses, and nothing is sealed.
+    key = await sealing.make_key(tx, settings.keyring, user.user_id)
     claims = _email_claims(settings, user.email)
     await tx.execute(
         user_stream(user.user_id),
@@ -106,7 +106,8 @@ async def create_user(tx: Transaction, user: NewUser) -> None:
 async def ensure_default_user(tx: Transaction) -> None:
     """The master key's user exists from the first start (D11)."""
     if await read_model.find_user(tx, DEFAULT_USER_ID) is None:
-        await create_user(tx, NewUser(DEFAULT_USER_ID, "proxy_admin", None, None, UserLimits()))
+        with suppress(UserExists):  # another replica, started at the same moment, was first
+            await create_user(tx, NewUser(DEFAULT_USER_ID, "proxy_admin", None, None, UserLimits()))
 
 
 async def update_user(
@@ -201,15 +202,17 @@ async def log_in(
     tx: Transaction, user_id: str, *, password_hash: str | None, method: Method, visitor: Visitor
 ) -> StartedSession:
     """Start a session for a user whose password was found right, if it still is the one that was checked."""
-    user = await read_model.find_user(tx, user_id)
-    if user is None or (password_hash is not None and await credentials.find_hash(tx, user_id) != password_hash):
+    user = await read_model.find_user(tx, user_id, lock=True)
+    if user is None:
+        raise credentials_wrong()
+    if password_hash is not None and await credentials.find_hash(tx, user_id, lock=True) != password_hash:
         raise credentials_wrong()
     return await start_session(tx, user_id, role=user.role, email=user.email, method=method, visitor=visitor)
 
 
 async def activate_password(tx: Transaction, claim_id: str, user_id: str, accepted_position: int) -> None:
     """An invitation was accepted: its password is in force, once, and everything the user had open is ended."""
-    user = await read_model.find_user(tx, user_id)
+    user = await read_model.find_user(tx, user_id, lock=True)
     if user is None or not await credentials.activate(tx, claim_id, accepted_position):
         return
     await tx.execute(user_stream(user_id), USER, SetPassword(user_id, claim_id, tx.now))
@@ -221,7 +224,7 @@ async def claim(
 ) -> StartedSession:
     """The invited's own answer: the password in force, and a session."""
     await activate_password(tx, claim_id, user_id, accepted_position)
-    user = await read_model.find_user(tx, user_id)
+    user = await read_model.find_user(tx, user_id, lock=True)
     if user is None:
         raise NotYours("the user was deleted meanwhile")
     return await start_session(tx, user_id, role=user.role, email=user.email, method="invitation", visitor=visitor)

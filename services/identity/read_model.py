@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, MetaData, Row, Table, Text, func, or_, select
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, MetaData, Row, Table, Text, case, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import ColumnElement
 
@@ -29,7 +29,8 @@ users = Table(
     "users_1",
     METADATA,
     Column("user_id", Text, primary_key=True),
-    Column("email", Text, unique=True),
+    # That no two have the same is for the claims to see to: they can say so.
+    Column("email", Text, index=True),
     Column("alias", Text),
     Column("role", Text, nullable=False),
     Column("limits", JSONB, nullable=False),
@@ -148,9 +149,10 @@ _user_with_spend = select(users, spend.c.window_end, spend.c.window_spent_nano_u
 )
 
 
-async def find_user(tx: Transaction, user_id: str) -> Row[Any] | None:
-    """A user that is not deleted."""
-    rows = await tx.connection.execute(_user_with_spend.where(users.c.user_id == user_id, ~users.c.deleted))
+async def find_user(tx: Transaction, user_id: str, *, lock: bool = False) -> Row[Any] | None:
+    """A user that is not deleted. ``lock``: a deletion waits for us, and then finds what we started (design §3)."""
+    query = _user_with_spend.where(users.c.user_id == user_id, ~users.c.deleted)
+    rows = await tx.connection.execute(query.with_for_update(read=True, of=users) if lock else query)
     return rows.first()
 
 
@@ -187,11 +189,12 @@ async def list_users(
                 users.c.email.contains(part, autoescape=True),
             )
         )
+    in_window = or_(spend.c.window_end.is_(None), spend.c.window_end > tx.now)
     column: ColumnElement[Any] = {
         "created_at": users.c.created_at,
         "user_id": users.c.user_id,
         "user_email": users.c.email,
-        "spend": func.coalesce(spend.c.total_spent_nano_usd, 0),
+        "spend": case((in_window, func.coalesce(spend.c.window_spent_nano_usd, 0)), else_=0),
     }[sort_by]
     order = column.desc().nulls_last() if descending else column.asc().nulls_last()
     total = (await tx.connection.execute(select(func.count()).select_from(users).where(*conditions))).scalar_one()

@@ -17,14 +17,17 @@ def email_claim(keyring: Keyring, email: str) -> str:
     return "email:" + keyring.hmac("email-claim", email.encode()).hex()
 
 
-async def make_key(tx: Transaction, keyring: Keyring, user_id: str) -> bytes:
-    """The user's key, made now. In the caller's transaction: no user without a key, no key without a user."""
+async def make_key(tx: Transaction, keyring: Keyring, user_id: str) -> bytes | None:
+    """The user's key, made now; None if they have one, so are there already.
+
+    In the caller's transaction: no user without a key, no key without a user.
+    """
     key = AESGCM.generate_key(256)
-    await tx.connection.exec_driver_sql(
-        "insert into sealing_keys (user_id, sealed_key) values ($1, $2)",
+    made = await tx.connection.exec_driver_sql(
+        "insert into sealing_keys (user_id, sealed_key) values ($1, $2) on conflict do nothing",
         (user_id, keyring.seal(USER_KEY, key, user_id.encode())),
     )
-    return key
+    return key if made.rowcount == 1 else None
 
 
 async def find_key(tx: Transaction, keyring: Keyring, user_id: str) -> bytes | None:

@@ -4,7 +4,8 @@ import uuid
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from services.identity import handlers, read_model
@@ -13,7 +14,7 @@ from services.identity.domain.user import DEFAULT_USER_ID, UserUnknown
 from services.identity.events import FirstKey, Role, UserLimits
 from services.identity.settings import IdentitySettings
 from services.keys.requests import CountedKeys, CountUserKeys, ListedKeys, ListUserKeys
-from shared.answers import Answer, JsonAnswer
+from shared.answers import Answer, JsonAnswer, from_wire
 from shared.body import StrictRoute
 from shared.durations import DurationText
 from shared.errors import Refused
@@ -43,6 +44,12 @@ class ModelUnknown(Refused):
     reason = "model_unknown"
 
 
+def _strict_only(value: object) -> object:
+    if value == "soft":
+        raise PydanticCustomError("field_unsupported", "is not supported yet where it is soft")
+    return value
+
+
 class UserFields(Body):
     """What a user may be given. Rate limits, teams and SSO come with later versions, and are refused until then."""
 
@@ -65,7 +72,7 @@ class UserFields(Body):
     models: StringList | None = None
     max_budget: Money | None = None
     budget_duration: DurationText | None = None
-    budget_enforcement: Literal["strict"] | None = None
+    budget_enforcement: Annotated[Literal["strict"] | None, BeforeValidator(_strict_only)] = None
     metadata: Metadata | None = None
 
 
@@ -184,7 +191,7 @@ def _check_new(body: NewUserBody, settings: IdentitySettings) -> None:
 
 def check_models(models: list[str] | None, settings: IdentitySettings) -> None:
     """Raises ``ModelUnknown`` for a name that neither is a model's nor stands for some."""
-    known = {*settings.model_names, "all-proxy-models", "no-default-models"}
+    known = {*settings.model_names, "all-proxy-models", "all-team-models", "no-default-models"}
     unknown = next((model for model in models or [] if model not in known), None)
     if unknown is not None:
         raise ModelUnknown(f"models: {unknown!r} is not a model here", param="models")
@@ -243,7 +250,7 @@ async def user_info(
 
     user = await identity.run(look)
     listed = await identity.wire.ask("keys", ListUserKeys(user_id=user_id, limit=KEYS_SHOWN_MAX), ListedKeys)
-    keys = [{**key, "team_alias": None} for key in listed.keys]
+    keys = [{**from_wire(key), "team_alias": None} for key in listed.keys]
     return JsonAnswer(UserInfoAnswer(user_id=user_id, user_info=user, keys=keys, total_keys=listed.total))
 
 
