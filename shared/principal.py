@@ -1,6 +1,6 @@
 """The principal: who is calling, as the edge found out, and what the permission table lets them reach."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -74,7 +74,7 @@ class Permitted:
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
 
-    def __call__(self, request: Request) -> Principal | None:
+    async def __call__(self, request: Request) -> Principal | None:  # not async, it would cost a thread a request
         principal: Principal | None = request.scope.get("keystead.principal")
         return principal
 
@@ -87,10 +87,10 @@ def operation_of(dependencies: list[Any]) -> Operation | None:
     return None
 
 
-def running(name: str) -> Callable[[Request], Any]:
+def running(name: str) -> Callable[[Request], Awaitable[Any]]:
     """The dependency by which a route reaches its own service, running in this process."""
 
-    def find(request: Request) -> Any:
+    async def find(request: Request) -> Any:
         return request.app.state.services[name]
 
     return find

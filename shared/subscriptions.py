@@ -65,10 +65,10 @@ class Reader:
             position: int = row.scalar_one()
             return position
 
-    async def deliver(self, body: bytes, message: NatsMessage) -> None:
+    async def deliver(self, message: NatsMessage) -> None:
         """A message of the live stream."""
         try:
-            recorded = from_cloudevent(body, self._subscription.catalog)
+            recorded = from_cloudevent(message.body, self._subscription.catalog)
         except ValueError as fault:
             log.warning("subscription.not_an_event", source=self.source, fault=str(fault))
             raise AckMessage from fault

@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 import nats.errors
 import nats.js.errors
 import structlog
-from faststream import AckPolicy, StreamMessage
-from faststream.nats import JStream, NatsBroker, PullSub
-from faststream.nats.annotations import NatsMessage
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
 from pydantic import BaseModel, ValidationError
@@ -47,7 +46,9 @@ class Wire:
             disconnected_cb=_quiet("wire.disconnected"),
             reconnected_cb=_quiet("wire.reconnected"),
             logger=None,
-            decoder=_as_sent,
+            # Bodies are read by us, strictly; FastStream's reading and injecting would also cost a thread a message.
+            apply_types=False,
+            decoder=_whole,
         )
 
     @property
@@ -131,10 +132,9 @@ class Wire:
     def answer(self, question: type[Q], respond: Callable[[Q], Awaitable[BaseModel]]) -> None:
         """Answer ``question`` from the start of the broker on; replicas share the questions."""
 
-        # FastStream validates by the annotations: its own type of an answer can't be, and "Any" is left alone.
-        async def reply(body: bytes, message: NatsMessage) -> Any:
+        async def reply(message: NatsMessage) -> bytes:
             with trace.tracing(trace.Trace.of(message.headers)):
-                return await _answered(question, respond, body)
+                return await _answered(question, respond, message.body)
 
         subscriber = self.broker.subscriber(
             self.ask_subject(self.service, question), queue=self.service, max_workers=CONCURRENT_QUESTIONS
@@ -143,7 +143,7 @@ class Wire:
 
     @asynccontextmanager
     async def following(
-        self, source: str, deliver: Callable[[bytes, NatsMessage], Awaitable[None]]
+        self, source: str, deliver: Callable[[NatsMessage], Awaitable[None]]
     ) -> AsyncIterator[None]:
         """Hear ``source``'s stream during the block, one message at a time and in order, by a durable consumer.
 
@@ -158,10 +158,7 @@ class Wire:
             ack_policy=AckPolicy.MANUAL,
         )
 
-        async def handle(body: bytes, message: NatsMessage) -> None:
-            await deliver(body, message)
-
-        subscriber(handle)
+        subscriber(deliver)
         await subscriber.start()
         try:
             yield
@@ -204,9 +201,9 @@ def safe_token(text: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else f"={ord(c):x}=" for c in text)
 
 
-async def _as_sent(message: StreamMessage[Any]) -> bytes:
-    """Left to itself, FastStream reads any body that happens to be JSON."""
-    return bytes(message.body)
+async def _whole(message: NatsMessage) -> NatsMessage:
+    """The message itself, for handlers to read."""
+    return message
 
 
 def _quiet(event: str) -> Callable[..., Awaitable[None]]:
