@@ -381,7 +381,9 @@ async def test_a_nats_user_may_do_what_is_named_and_answer_who_asks(data: DataFo
         await operator.jetstream().add_stream(name="KEYS", subjects=["keys.>"])
     await limited.close()
     assert [text for text in refusals if "users.userdeleted" in text.lower()] == refusals != []
+    stranger = Client()
     with pytest.raises(nats.errors.Error):
-        await nats.connect(server.url, allow_reconnect=False, max_reconnect_attempts=0, error_cb=refused)
+        await stranger.connect(server.url, allow_reconnect=False, error_cb=refused)
+    await stranger.close()  # a refused client keeps its socket until told
     await server.stop()
     assert "one" not in repr(keys)
