@@ -201,10 +201,8 @@ def _item(recorded: Recorded) -> dict[str, Any]:
         "id": recorded.id,
         "stream": recorded.stream,
         "version": recorded.version or None,
-        "type": recorded.event.type_name(),
-        "schema_version": recorded.event.schema_version,
-        "data": recorded.event.model_dump(mode="json"),
         "actor": recorded.actor,
         "correlation_id": recorded.correlation_id,
         "causation_id": recorded.causation_id,
+        **recorded.event.stored()._asdict(),
     }

@@ -4,11 +4,19 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, PositiveInt
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Stored(NamedTuple):
+    """An event as it is stored and sent."""
+
+    type: str
+    schema_version: int
+    data: dict[str, Any]
 
 
 class Event(BaseModel):
@@ -21,12 +29,22 @@ class Event(BaseModel):
     def type_name(cls) -> str:
         return cls.__name__
 
+    def stored(self) -> Stored:
+        return Stored(self.type_name(), self.schema_version, self.model_dump(mode="json"))
+
 
 class UnknownEvent(Event):
-    """An event of a type this program does not know yet. Subscribers pass it over; its position counts."""
+    """An event of a type or version that this program does not know yet, as it was stored.
+
+    Subscribers pass it over; its position counts.
+    """
 
     type: str
+    version: int
     data: dict[str, Any]
+
+    def stored(self) -> Stored:
+        return Stored(self.type, self.version, self.data)
 
 
 class Catalog:
@@ -43,11 +61,13 @@ class Catalog:
         self._upcasters = dict(upcasters or {})
 
     def load(self, type_name: str, schema_version: int, data: dict[str, Any]) -> Event:
-        """The newest form of a stored event. Raises ``pydantic.ValidationError`` for data that does not fit."""
+        """The newest form of a stored event. Raises ``ValueError`` (pydantic's is one) for data that does not fit."""
         known = self.types.get(type_name)
         if known is None or schema_version > known.schema_version:
-            return UnknownEvent(type=type_name, data=data)
+            return UnknownEvent(type=type_name, version=schema_version, data=data)
         for version in range(schema_version, known.schema_version):
+            if (type_name, version) not in self._upcasters:
+                raise ValueError(f"there was no version {version} of {type_name}")
             data = self._upcasters[type_name, version](data)
         return known.model_validate(data)
 
@@ -69,19 +89,20 @@ class Recorded:
 
     def to_cloudevent(self) -> bytes:
         """The envelope, as JSON."""
+        stored = self.event.stored()
         return json.dumps(
             {
                 "specversion": "1.0",
                 "id": self.id,
                 "source": self.service,
-                "type": self.event.type_name(),
+                "type": stored.type,
                 "subject": self.stream,
                 "time": self.recorded_at.isoformat(),
                 "datacontenttype": "application/json",
-                "data": self.event.model_dump(mode="json"),
+                "data": stored.data,
                 "position": self.position,
                 "streamversion": self.version,
-                "schemaversion": self.event.schema_version,
+                "schemaversion": stored.schema_version,
                 "actor": self.actor,
                 "correlationid": self.correlation_id,
                 "causationid": self.causation_id,
@@ -90,23 +111,39 @@ class Recorded:
         ).encode()
 
 
+class _Envelope(BaseModel):
+    """What an envelope must be; anything may come over the wire."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: AwareDatetime
+    data: dict[str, Any]
+    position: PositiveInt
+    streamversion: PositiveInt
+    schemaversion: PositiveInt
+    actor: str
+    correlationid: str
+    causationid: str | None
+
+
 def from_cloudevent(payload: bytes, catalog: Catalog) -> Recorded:
     """The event in an envelope. Raises ``ValueError`` (pydantic's is one) for what is none of ``catalog``'s."""
-    envelope = json.loads(payload)
-    try:
-        if envelope["source"] != catalog.service:
-            raise ValueError(f"an event of {envelope['source']!r} where {catalog.service!r} was expected")
-        return Recorded(
-            id=envelope["id"],
-            service=envelope["source"],
-            stream=envelope["subject"],
-            version=int(envelope["streamversion"]),
-            position=int(envelope["position"]),
-            recorded_at=datetime.fromisoformat(envelope["time"]),
-            actor=envelope["actor"],
-            correlation_id=envelope["correlationid"],
-            causation_id=envelope["causationid"],
-            event=catalog.load(envelope["type"], int(envelope["schemaversion"]), envelope["data"]),
-        )
-    except (KeyError, TypeError) as fault:
-        raise ValueError(f"not an event's envelope: {fault!r}") from fault
+    envelope = _Envelope.model_validate_json(payload)
+    if envelope.source != catalog.service:
+        raise ValueError(f"an event of another service than {catalog.service}")
+    return Recorded(
+        id=envelope.id,
+        service=envelope.source,
+        stream=envelope.subject,
+        version=envelope.streamversion,
+        position=envelope.position,
+        recorded_at=envelope.time,
+        actor=envelope.actor,
+        correlation_id=envelope.correlationid,
+        causation_id=envelope.causationid,
+        event=catalog.load(envelope.type, envelope.schemaversion, envelope.data),
+    )

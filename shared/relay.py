@@ -31,7 +31,9 @@ async def relay(running: "Running[Any]") -> None:
                     committed.clear()
                     while await publish_next(running, connection) == BATCH:
                         pass
-                    await _until(committed, IDLE_SECONDS)
+                    if not await _set_within(committed, IDLE_SECONDS):
+                        # NATS may have lost all it held, and nobody can follow what is not there.
+                        await running.wire.declare_stream()
             finally:
                 await connection.close(timeout=1)
         except Exception as fault:  # noqa: BLE001 - PostgreSQL or NATS is away: nothing is lost, it is only late
@@ -59,9 +61,9 @@ async def publish_next(running: "Running[Any]", connection: "asyncpg.Connection[
     return len(rows)
 
 
-async def _until(event: asyncio.Event, seconds: float) -> None:
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     try:
         async with asyncio.timeout(seconds):
-            await event.wait()
+            return await event.wait()
     except TimeoutError:
-        pass
+        return False

@@ -69,7 +69,7 @@ class Wire:
 
     def subject_of(self, recorded: Recorded) -> str:
         """``<service>.<EventType>.<stream>``, every token made safe for NATS."""
-        return f"{self.namespace}{self.service}.{recorded.event.type_name()}.{safe_token(recorded.stream)}"
+        return f"{self.namespace}{self.service}.{recorded.event.stored().type}.{safe_token(recorded.stream)}"
 
     def ask_subject(self, service: str, question: type[Question]) -> str:
         return f"{self.namespace}ask.{service}.{question.__name__}"

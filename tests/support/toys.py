@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import inspect
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -379,6 +380,12 @@ class Toys:
     ledger: Running[Any]
     reader: Running[Any]
 
+    async def deposits(self, count: int, account: str = "a") -> None:
+        """An account, and that many deposits of 1 to it."""
+        await self.ledger.run(open_account, account)
+        for _ in range(count):
+            await self.ledger.run(deposit, account, 1)
+
     async def heard(self) -> None:
         """Back when the reader has applied all that the ledger has committed."""
         await self.reader.fence({"ledger"})
@@ -391,6 +398,28 @@ async def toys(here: Place, **options: Any) -> AsyncIterator[Toys]:
         here.running(READER, **options).started() as reader,
     ):
         yield Toys(here, ledger, reader)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A message in a service's stream."""
+
+    subject: str
+    headers: dict[str, str]
+    envelope: dict[str, Any]
+
+    @property
+    def position(self) -> int:
+        return int(self.envelope["position"])
+
+
+async def published(running: Running[Any]) -> list[Published]:
+    """All that JetStream holds of a service's events, in its order."""
+    jetstream, stream = running.wire.jetstream, running.wire.stream_of(running.service.name)
+    state = (await jetstream.stream_info(stream)).state
+    numbers = range(state.first_seq, state.last_seq + 1)
+    messages = [await jetstream.get_msg(stream, number) for number in numbers] if state.messages else []
+    return [Published(m.subject or "", m.headers or {}, json.loads(m.data or b"")) for m in messages]
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
