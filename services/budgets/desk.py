@@ -1,6 +1,7 @@
 """What one replica of budgets keeps in memory while it runs; all of it can be lost."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from services.budgets.requests import PlacedHold, PlaceHold, Recorded, RecordRef
 from services.budgets.watch import Watch, boot_seconds
 from shared.errors import Unavailable
 from shared.service import WAIT_SECONDS, Running
+from shared.subscriptions import Reader
 
 
 class Bell:
@@ -42,6 +44,7 @@ class Desk:
     watch: Watch = field(default_factory=Watch)
     boot_seconds: Callable[[], float] = boot_seconds
     applied: dict[str, int] = field(default_factory=dict)
+    catching_up: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     ledger_months: set[date] = field(default_factory=set)
 
 
@@ -58,12 +61,17 @@ async def catch_up(running: Running[Any], positions: Mapping[str, int]) -> None:
     try:
         async with asyncio.timeout(WAIT_SECONDS):
             for source, position in positions.items():
-                reader = running.readers.get(source)
-                if reader is None or desk.applied.get(source, 0) >= position:
-                    continue
-                reached = await reader.catch_up(position)
-                desk.applied[source] = max(reached, desk.applied.get(source, 0))
+                if source in running.readers:
+                    await _catch_up(desk, running.readers[source], position)
     except Unavailable as away:
         raise Unavailable(away.message, reason="budgets_unavailable") from away
     except TimeoutError as fault:
         raise Unavailable("budgets is behind", reason="budgets_unavailable") from fault
+
+
+async def _catch_up(desk: Desk, reader: Reader, position: int) -> None:
+    if desk.applied.get(reader.source, 0) >= position:
+        return
+    async with desk.catching_up[reader.source]:  # one look serves all who wait for it
+        if desk.applied.get(reader.source, 0) < position:
+            desk.applied[reader.source] = await reader.catch_up(position)

@@ -166,32 +166,36 @@ class DaySpend:
     spend_nano_usd: int
 
 
-# A call is admitted within a day of its start: so dates find the months.
-_CONDITIONS = """
-        ($1::text is null or u.user_id = $1)
-    and ($2::text is null or u.key_id = $2)
-    and ($3::text is null or u.token = $3)
-    and ($4::text is null or u.request_id = $4)
-    and ($5::timestamptz is null or (u.started_at >= $5 and u.admitted_at >= $5 - interval '1 day'))
-    and ($6::timestamptz is null or (u.started_at < $6 and u.admitted_at < $6 + interval '1 day'))
-"""
+# A condition for each part of a filter that asks for something: so each reading is planned for what it asks for.
+# A call is admitted within a day of its start, so dates find the months.
+_CONDITIONS = {
+    "user_id": "u.user_id = {}",
+    "key_id": "u.key_id = {}",
+    "token": "u.token = {}",
+    "request_id": "u.request_id = {}",
+    "started_from": "u.started_at >= {0}::timestamptz and u.admitted_at >= {0}::timestamptz - interval '1 day'",
+    "started_before": "u.started_at < {0}::timestamptz and u.admitted_at < {0}::timestamptz + interval '1 day'",
+}
 LIST = f"""
     select {", ".join(f"u.{name}" for name in COLUMNS)}, u.presumed, p.ip, p.user_agent, coalesce(p.end_user, '')
-      from (select * from usage_rows u where {_CONDITIONS} order by u.admitted_at desc, u.hold_id desc limit $7) u
+      from (select * from usage_rows u where {{conditions}}
+             order by u.admitted_at desc, u.hold_id desc limit {{limit}}::bigint) u
       left join ledger_persons p on p.admitted_at = u.admitted_at and p.hold_id = u.hold_id
      order by u.started_at desc, u.hold_id desc
 """
-SUM_BY_DAY = f"""
+SUM_BY_DAY = """
     select (u.started_at at time zone 'utc')::date as day, u.token, u.user_id, u.model, sum(u.spend_nano_usd)::bigint
-      from usage_rows u where {_CONDITIONS}
+      from usage_rows u where {conditions}
      group by 1, 2, 3, 4 order by 1, 2, 3, 4
 """
 
 
 async def list_usage(tx: Transaction, wanted: UsageFilter, limit: int) -> list[UsageRow]:
     """Up to ``limit`` calls, newest first."""
+    conditions, parameters = _where(wanted)
+    sql = LIST.format(conditions=conditions, limit=f"${len(parameters) + 1}")
     usage = []
-    for row in await fetch(tx, LIST, *_parameters(wanted), limit):
+    for row in await fetch(tx, sql, *parameters, limit):
         *columns, presumed, ip, user_agent, end_user = row
         usage.append(UsageRow(dict(zip(COLUMNS, columns, strict=True)), ip, user_agent, end_user, presumed))
     return usage
@@ -199,18 +203,14 @@ async def list_usage(tx: Transaction, wanted: UsageFilter, limit: int) -> list[U
 
 async def sum_by_day(tx: Transaction, wanted: UsageFilter) -> list[DaySpend]:
     """What was spent, by day, key, user and model, oldest first."""
-    return [DaySpend(*row) for row in await fetch(tx, SUM_BY_DAY, *_parameters(wanted))]
+    conditions, parameters = _where(wanted)
+    return [DaySpend(*row) for row in await fetch(tx, SUM_BY_DAY.format(conditions=conditions), *parameters)]
 
 
-def _parameters(wanted: UsageFilter) -> tuple[Any, ...]:
-    return (
-        wanted.user_id,
-        wanted.key_id,
-        wanted.token,
-        wanted.request_id,
-        wanted.started_from,
-        wanted.started_before,
-    )
+def _where(wanted: UsageFilter) -> tuple[str, list[object]]:
+    asked = {name: value for name in _CONDITIONS if (value := getattr(wanted, name)) is not None}
+    conditions = [_CONDITIONS[name].format(f"${number}") for number, name in enumerate(asked, 1)]
+    return " and ".join(conditions) or "true", list(asked.values())
 
 
 def canonical(row: Mapping[str, Any]) -> Row:

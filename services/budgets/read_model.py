@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, DateTime, MetaData, Table, Text, or_, select
 
-from services.budgets.domain.budget import Budget
 from services.budgets.events import BudgetSet
 from services.identity.events import UserCreated
 from services.keys.events import KeyGenerated, KeyUpdated
@@ -76,13 +75,6 @@ PROJECTIONS = [
     Projection("keys", "keys", (keys,), project_keys),
     Projection("users", "identity", (users,), project_users),
 ]
-
-
-async def find_budget(tx: Transaction, scope: str) -> Budget | None:
-    """The scope's budget; None for one that never had a limit."""
-    columns = (budgets.c.max_budget_nano_usd, budgets.c.budget_duration, budgets.c.set_at)
-    row = (await tx.connection.execute(select(*columns).where(budgets.c.scope == scope))).one_or_none()
-    return Budget(*row) if row else None
 
 
 async def find_key(tx: Transaction, *, key_id: str, token: str) -> KeyRow | None:

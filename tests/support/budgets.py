@@ -9,7 +9,7 @@ from services.budgets.domain.window import EPOCH, FOREVER, Window, WindowKey
 from services.budgets.requests import Usage
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
+SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
 FOR_EVER = (EPOCH, FOREVER)
 THIS_MONTH = (datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
 TODAY = (datetime(2026, 11, 24, tzinfo=UTC), datetime(2026, 11, 25, tzinfo=UTC))

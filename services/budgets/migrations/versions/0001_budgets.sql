@@ -141,6 +141,9 @@ declare
     first_day date := date_trunc('month', day);
     name text := to_char(first_day, '"ledger_"YYYY_MM');
 begin
+    if to_regclass(format('{schema}.%I', name)) is not null then
+        return;
+    end if;
     perform pg_advisory_xact_lock(hashtextextended('{schema}.ledger', 0));
     if to_regclass(format('{schema}.%I', name)) is null then
         execute format('create table %I (like ledger including all)', name);
