@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-import asyncpg
 from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 
@@ -21,17 +20,13 @@ from services.keys.settings import KeysSettings
 from shared.event_store import Transaction, read_log
 from shared.events import Event
 from shared.gate import Gate, answer_refusals
-from shared.keyring import Keyring
 from shared.permissions import Role
 from shared.principal import Principal
-from shared.schema import migrate, role_of
 from shared.service import Running, Service
 from shared.settings import Settings
+from tests.support.installation import connections_to, database
 from tests.support.keys import NOON
-from tests.support.servers import nats_url, postgres_url
 
-KEYRING = Keyring("a2V5c3RlYWQncyB0ZXN0cyBhcmUgbm8gc2VjcmV0IGF0IGFsbA==")
-PASSWORDS = {name: KEYRING.password(f"postgres:{name}") for name in ("identity", "budgets", "keys")}
 MODELS = [{"model_name": "fast"}, {"model_name": "priced"}]
 
 
@@ -157,30 +152,28 @@ VIEWER = Caller("a viewer", "proxy_admin_viewer")
 async def keys_world(**upper_bounds: Any) -> AsyncIterator[World]:
     """Keys on a database of its own."""
     clock, barriers = Clock(), list[int]()
-    name = f"test_{uuid.uuid4().hex}"
+    namespace = f"t{uuid.uuid4().hex}."
 
     async def no_workers(_: Running[Any], positions: Mapping[str, int]) -> None:
         barriers.append(positions["keys"])
 
-    def running(service: Service[Any], settings: Any) -> Running[Any]:
-        place = postgres_url().rpartition("/")[0].partition("@")[2] + "/" + name
-        return Running(
-            service,
-            settings,
-            dsn=f"postgresql://{role_of(service.name)}:{PASSWORDS[service.name]}@{place}",
-            nats_url=nats_url(),
-            barrier=no_workers,
-            namespace=f"{name}.",
-            clock=clock,
-        )
-
     content = {"model_list": MODELS, "litellm_settings": {"upperbound_key_generate_params": upper_bounds}}
     settings = KeysSettings.model_validate(content)
-    owner = await asyncpg.connect(postgres_url())
-    await owner.execute(f"create database {name}")
-    try:
-        await migrate(f"{postgres_url().rpartition('/')[0]}/{name}", {service: [] for service in PASSWORDS}, PASSWORDS)
-        neighbours = [Service(catalog.service, Settings, catalog, routes=[]) for catalog in (IDENTITY, BUDGETS)]
+    neighbours = [Service(catalog.service, Settings, catalog, routes=[]) for catalog in (IDENTITY, BUDGETS)]
+    async with database() as owner_url:
+        connections = connections_to(owner_url, namespace)
+
+        def running(service: Service[Any], settings: Any) -> Running[Any]:
+            return Running(
+                service,
+                settings,
+                dsn=connections.postgres_urls[service.name],
+                nats_url=connections.nats_urls[service.name],
+                barrier=no_workers,
+                namespace=namespace,
+                clock=clock,
+            )
+
         async with (
             running(neighbours[0], Settings()).started() as identity,
             running(neighbours[1], Settings()).started() as budgets,
@@ -190,9 +183,6 @@ async def keys_world(**upper_bounds: Any) -> AsyncIterator[World]:
             yield World(identity, budgets, keys, client, clock, barriers)
             for each in (identity, budgets, keys):
                 await each.wire.jetstream.delete_stream(each.wire.stream_of(each.service.name))
-    finally:
-        await owner.execute(f"drop database {name} with (force)")
-        await owner.close()
 
 
 def _app(keys: Running[Any]) -> Gate:
