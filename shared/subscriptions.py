@@ -48,6 +48,8 @@ class Reader:
         self._running = running
         self._subscription = subscription
         self._catching_up = asyncio.Lock()
+        self._asking = asyncio.Lock()
+        self._next_asking: asyncio.Task[int] | None = None
         self.source = subscription.source
 
     async def prepare(self) -> None:
@@ -127,5 +129,12 @@ class Reader:
         return position
 
     async def last_of_source(self) -> int:
-        """Where the source's log ends, by its owner's word."""
-        return (await self._running.wire.ask(self.source, LastPosition(), Position)).position
+        """Where the source's log ends, by its owner's word. One asking serves all who came before it went out."""
+        if self._next_asking is None:
+            self._next_asking = asyncio.create_task(self._ask_for_last())
+        return await asyncio.shield(self._next_asking)
+
+    async def _ask_for_last(self) -> int:
+        async with self._asking:
+            self._next_asking = None  # who comes from here on needs a later answer
+            return (await self._running.wire.ask(self.source, LastPosition(), Position)).position
