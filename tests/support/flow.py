@@ -1,4 +1,4 @@
-"""The self-serve flow, step by step and with no pause: what ``examples/self-serve.sh`` does, with every answer checked."""
+"""The self-serve flow with no pause between its steps: ``examples/self-serve.sh``, with every answer checked."""
 
 import json
 import uuid
