@@ -7,7 +7,6 @@ a test runs them.
 import asyncio
 import json
 import uuid
-from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +18,7 @@ import asyncpg
 from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 
+from keystead.app import Connections
 from services.budgets import scopes
 from services.budgets.domain.window import Window
 from services.budgets.requests import (
@@ -42,18 +42,14 @@ from services.keys.events import KeyDeleted, KeyGenerated, KeyTerms, KeyUpdated
 from shared.event_store import Transaction, read_log
 from shared.events import Event, Recorded, from_cloudevent
 from shared.gate import Gate, answer_refusals
-from shared.keyring import Keyring
 from shared.permissions import Role
 from shared.principal import Principal
-from shared.schema import migrate, role_of
 from shared.secret import token_of
 from shared.service import Running, Service
 from shared.settings import Settings
 from tests.support.budgets import NOON, usage
-from tests.support.servers import nats_url, postgres_url
+from tests.support.installation import connections_to, database
 
-KEYRING = Keyring(b64encode(b"a key for tests, thirty-two bytes").decode())
-PASSWORDS = {name: KEYRING.password(f"postgres:{name}") for name in ("identity", "keys", "budgets")}
 STOPPED_SECONDS = 3600.0
 
 
@@ -112,6 +108,7 @@ class World:
     client: AsyncClient
     clock: Clock
     stack: AsyncExitStack
+    connections: Connections
     worker_id: str = "w1"
     emails: dict[str, str] = field(default_factory=dict)
 
@@ -275,17 +272,14 @@ class World:
 
     async def replica(self) -> Running[BudgetsSettings]:
         """Another process of budgets, as far as two in one process can be two."""
-        return await self.stack.enter_async_context(_started_like(self.budgets, self.clock))
+        again = _running(self.budgets.service, self.budgets.settings, self.connections, self.clock)
+        return await self.stack.enter_async_context(_started(again, self.clock))
 
 
 @asynccontextmanager
 async def budgets_world(**settings: Any) -> AsyncIterator[World]:
     """Budgets on a database of its own, with one worker."""
     clock = Clock()
-    name = f"test_{uuid.uuid4().hex}"
-    database = f"{postgres_url().rpartition('/')[0]}/{name}"
-    admin = await asyncpg.connect(postgres_url())
-    await admin.execute(f"create database {name}")
     emails: dict[str, str] = {}
 
     async def open_emails(_: Running[Any], question: OpenEmails) -> OpenedEmails:
@@ -295,33 +289,28 @@ async def budgets_world(**settings: Any) -> AsyncIterator[World]:
         Service("identity", Settings, IDENTITY, routes=[], answers={OpenEmails: open_emails}),
         Service("keys", Settings, KEYS, routes=[]),
     )
-    try:
-        await migrate(database, {"identity": [], "keys": [], "budgets": SERVICE.migrations}, PASSWORDS)
-        async with AsyncExitStack() as stack:
-            identity, keys = [
-                await stack.enter_async_context(
-                    _running(
-                        neighbour, Settings(), database, name, clock, relay_delay_seconds=STOPPED_SECONDS
-                    ).started()
-                )
-                for neighbour in neighbours
-            ]
-            quiet = replace(SERVICE, jobs=())
-            budgets = _running(quiet, BudgetsSettings.model_validate(settings), database, name, clock)
-            await stack.enter_async_context(_started(budgets, clock))
-            owner = await asyncpg.connect(database, server_settings={"search_path": "budgets"})
-            stack.push_async_callback(owner.close)
-            client = await stack.enter_async_context(
-                AsyncClient(transport=ASGITransport(app=_app(budgets)), base_url="http://keystead.test")
+    async with database() as owner_url, AsyncExitStack() as stack:
+        connections = connections_to(owner_url, f"t{uuid.uuid4().hex[:10]}.")
+        identity, keys = [
+            await stack.enter_async_context(
+                _running(neighbour, Settings(), connections, clock, relay_delay_seconds=STOPPED_SECONDS).started()
             )
-            world = World(identity, keys, budgets, owner, client, clock, stack, emails=emails)
-            await world.join(world.worker_id)
+            for neighbour in neighbours
+        ]
+        quiet = replace(SERVICE, jobs=())
+        budgets = _running(quiet, BudgetsSettings.model_validate(settings), connections, clock)
+        await stack.enter_async_context(_started(budgets, clock))
+        owner = await asyncpg.connect(owner_url, server_settings={"search_path": "budgets"})
+        stack.push_async_callback(owner.close)
+        transport = ASGITransport(app=_app(budgets))
+        client = await stack.enter_async_context(AsyncClient(transport=transport, base_url="http://keystead.test"))
+        world = World(identity, keys, budgets, owner, client, clock, stack, connections, emails=emails)
+        await world.join(world.worker_id)
+        try:
             yield world
+        finally:
             for running in (identity, keys, budgets):
                 await running.wire.jetstream.delete_stream(running.wire.stream_of(running.service.name))
-    finally:
-        await admin.execute(f"drop database {name} with (force)")
-        await admin.close()
 
 
 @asynccontextmanager
@@ -331,32 +320,16 @@ async def _started(running: Running[BudgetsSettings], clock: Clock) -> AsyncIter
         yield running
 
 
-@asynccontextmanager
-async def _started_like(other: Running[BudgetsSettings], clock: Clock) -> AsyncIterator[Running[BudgetsSettings]]:
-    running = Running(
-        other.service,
-        other.settings,
-        dsn=other.dsn,
-        nats_url=nats_url(),
-        barrier=_no_barrier,
-        namespace=other.wire.namespace,
-        clock=clock,
-    )
-    async with _started(running, clock):
-        yield running
-
-
 def _running(
-    service: Service[Any], settings: Any, database: str, namespace: str, clock: Clock, **more: float
+    service: Service[Any], settings: Any, connections: Connections, clock: Clock, **more: float
 ) -> Running[Any]:
-    place = database.partition("@")[2]
     return Running(
         service,
         settings,
-        dsn=f"postgresql://{role_of(service.name)}:{PASSWORDS[service.name]}@{place}",
-        nats_url=nats_url(),
+        dsn=connections.postgres_urls[service.name],
+        nats_url=connections.nats_urls[service.name],
         barrier=_no_barrier,
-        namespace=f"{namespace}.",
+        namespace=connections.namespace,
         clock=clock,
         **more,
     )
