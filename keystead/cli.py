@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keystead.app import version
+from keystead.child import ServerFailed
 from keystead.data_folder import FolderUnusable
-from keystead.servers import ServerFailed, ServerMissing
+from keystead.servers import ServerMissing
 from keystead.up import PortTaken, UpArguments, up
 from shared.settings import SettingsInvalid
 
