@@ -1,16 +1,23 @@
 """Who may say and hear what at NATS: one user a service, each with its own subjects and no more."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from keystead.app import SERVICES, passwords
 from keystead.servers import NatsUser
+from services.gateway.service import SERVICE as GATEWAY
+from services.gateway.view import SOURCES as HEARD_BY_WORKERS
 from shared.keyring import Keyring
+from shared.service import Service
+from shared.wire import durable_of, inbox_of
+
+ANY = "*"
 
 
 def nats_users(keyring: Keyring) -> list[NatsUser]:
     """The users of a NATS server that serves one installation."""
     words = passwords(keyring, "nats")
-    return [_user(service.name, words[service.name]) for service in SERVICES]
+    return [_user(service, words[service.name]) for service in SERVICES]
 
 
 def nats_urls(url: str, keyring: Keyring) -> dict[str, str]:
@@ -20,34 +27,45 @@ def nats_urls(url: str, keyring: Keyring) -> dict[str, str]:
     return {name: f"{scheme}://{name}:{word}@{place}" for name, word in passwords(keyring, "nats").items()}
 
 
-def _user(service: str, password: str) -> NatsUser:
+def _user(service: Service[Any], password: str) -> NatsUser:
+    """Tells its own events and no other's, asks anyone, answers what it is asked, reads only its own answers."""
+    name = service.name
     return NatsUser(
-        name=service,
+        name=name,
         password=password,
-        publish=[
-            f"{service}.>",
-            "ask.>",
-            "topic.>",
-            "_INBOX.>",
-            *_stream_calls(service.upper()),
-            *(call for source in SERVICES for call in _consumer_calls(source.name.upper())),
-        ],
-        subscribe=["_INBOX.>", f"ask.{service}.*", "topic.>"],
+        publish=[f"{name}.>", "ask.*.*", "topic.*", *_declaring(name), *_following_all(service)],
+        subscribe=[f"{inbox_of(name)}.>", f"ask.{name}.*", "topic.*"],
     )
 
 
-def _stream_calls(stream: str) -> Sequence[str]:
+def _declaring(source: str) -> Iterator[str]:
     """What declaring one's own stream takes."""
-    return [f"$JS.API.STREAM.{verb}.{stream}" for verb in ("CREATE", "UPDATE", "INFO")]
+    for verb in ("CREATE", "UPDATE", "INFO"):
+        yield f"$JS.API.STREAM.{verb}.{source.upper()}"
 
 
-def _consumer_calls(stream: str) -> Sequence[str]:
+def _following_all(service: Service[Any]) -> Iterator[str]:
+    for source, consumer in _consumers(service).items():
+        yield from _following(source.upper(), consumer)
+
+
+def _consumers(service: Service[Any]) -> Mapping[str, str]:
+    """The streams that a service follows, and by which consumer; a worker's are new ones, named by the server."""
+    if service.name == GATEWAY.name:
+        return dict.fromkeys(HEARD_BY_WORKERS, ANY)
+    return {each.source: durable_of(service.name, each.source) for each in service.subscriptions}
+
+
+def _following(stream: str, consumer: str) -> Iterator[str]:
     """What following a stream takes."""
-    return [
-        f"$JS.API.STREAM.INFO.{stream}",
-        *(f"$JS.API.CONSUMER.{verb}.{stream}.>" for verb in ("CREATE", "INFO", "DELETE", "MSG.NEXT")),
-        f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.>",
-        f"$JS.API.CONSUMER.CREATE.{stream}",
-        f"$JS.ACK.{stream}.>",
-        "$JS.FC.>",
-    ]
+    if consumer == ANY:
+        yield f"$JS.API.CONSUMER.CREATE.{stream}"
+        yield f"$JS.FC.{stream}.>"
+    yield f"$JS.API.STREAM.INFO.{stream}"
+    yield f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}"
+    yield f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}.>"
+    yield f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}"
+    yield f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"
+    yield f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}"
+    yield f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+    yield f"$JS.ACK.{stream}.{consumer}.>"

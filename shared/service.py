@@ -133,7 +133,7 @@ class Running(Generic[S]):
             for reader in self.readers.values():
                 await reader.prepare()
             self._answer_questions()
-            stack.push_async_callback(self.wire.broker.stop)
+            stack.push_async_callback(self.wire.stop)
             await self.wire.broker.start()
             await self.wire.declare_stream()
             if self.service.lifespan is not None:
@@ -260,17 +260,20 @@ class Running(Generic[S]):
 
     async def _consume(self, reader: Reader) -> None:
         """Follow the live stream; and see to it that one which went silent or lost all it held loses us nothing."""
+        seen = False
         while True:
             try:
-                async with self.wire.following(reader.source, reader.deliver):
+                async with self.wire.following(reader.source, reader.deliver) as look:
                     while True:
+                        await look()
                         await self._mind_the_lag(reader)
+                        seen = True
             except nats.js.errors.NotFoundError:
                 log.info("subscription.source_not_up", service=self.service.name, source=reader.source)
             except Exception as fault:  # noqa: BLE001 - the source or NATS is away
-                log.warning(
-                    "subscription.interrupted", service=self.service.name, source=reader.source, fault=repr(fault)
-                )
+                expected = self.wire.closing or (not seen and isinstance(fault, Unavailable))
+                note = log.info if expected else log.warning
+                note("subscription.interrupted", service=self.service.name, source=reader.source, fault=repr(fault))
             await asyncio.sleep(FOLLOW_AGAIN_SECONDS)
 
     async def _mind_the_lag(self, reader: Reader) -> None:

@@ -37,14 +37,16 @@ class Wire:
     def __init__(self, service: str, url: str, *, namespace: str = "") -> None:
         self.service = service
         self.namespace = namespace
+        self.closing = False  # we are about to go, and others may have gone: silence is no news
         self.broker = NatsBroker(
             url,
             name=f"keystead-{service}",
+            inbox_prefix=inbox_of(service),
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,
-            error_cb=_quiet("wire.error"),
-            disconnected_cb=_quiet("wire.disconnected"),
-            reconnected_cb=_quiet("wire.reconnected"),
+            error_cb=self._noting("wire.error"),
+            disconnected_cb=self._noting("wire.disconnected"),
+            reconnected_cb=self._noting("wire.reconnected"),
             logger=None,
             # Bodies are read by us, strictly; FastStream's reading and injecting would also cost a thread a message.
             apply_types=False,
@@ -77,6 +79,11 @@ class Wire:
     def topic(self, name: str) -> str:
         """The subject of a message to all who listen, stored by nobody."""
         return f"{self.namespace}topic.{name}"
+
+    async def stop(self) -> None:
+        """Say and hear no more."""
+        self.closing = True
+        await self.broker.stop()
 
     async def declare_stream(self) -> None:
         """Make or bring up to date the stream that carries this service's events."""
@@ -144,17 +151,21 @@ class Wire:
     @asynccontextmanager
     async def following(
         self, source: str, deliver: Callable[[NatsMessage], Awaitable[None]]
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
         """Hear ``source``'s stream during the block, one message at a time and in order, by a durable consumer.
 
-        The position in the database says what was applied; the consumer may be lost and made anew.
+        The position in the database says what was applied; the consumer may be lost and made anew. One that is gone
+        is merely silent: the block is given a look that raises ``NotFoundError`` then.
         """
+        stream = self.stream_of(source)
+        durable = f"{self.namespace}{durable_of(self.service, source)}".replace(".", "_")
         subscriber = self.broker.subscriber(
             f"{self.namespace}{source}.>",
-            stream=JStream(self.stream_of(source), declare=False),
-            durable=f"{self.namespace}{self.service}-{source}".replace(".", "_"),
+            stream=JStream(stream, declare=False),
+            durable=durable,
             config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_wait=30, max_ack_pending=1000),
             pull_sub=PullSub(batch_size=1, timeout=5.0),
+            inbox_prefix=f"{inbox_of(self.service)}.".encode(),
             ack_policy=AckPolicy.MANUAL,
         )
 
@@ -164,6 +175,13 @@ class Wire:
             yield
         finally:
             await subscriber.stop()
+
+    def _noting(self, event: str) -> Callable[..., Awaitable[None]]:
+        async def note(fault: Exception | None = None) -> None:
+            if not self.closing:
+                log.warning(event, service=self.service, fault=repr(fault) if fault else None)
+
+        return note
 
 
 async def _answered(question: type[Q], respond: Callable[[Q], Awaitable[BaseModel]], body: bytes) -> bytes:
@@ -196,6 +214,16 @@ def _refused(content: dict[str, Any]) -> Refused:
     )
 
 
+def durable_of(service: str, source: str) -> str:
+    """The durable consumer by which ``service`` follows ``source``."""
+    return f"{service}-{source}"
+
+
+def inbox_of(service: str) -> str:
+    """Where the answers to a service's own questions come in: its alone, so that no other can read them."""
+    return f"_INBOX_{service}"
+
+
 def safe_token(text: str) -> str:
     """``text`` as one NATS token: anything but letters, digits, ``-`` and ``_`` becomes ``=`` and its hex code."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else f"={ord(c):x}=" for c in text)
@@ -204,10 +232,3 @@ def safe_token(text: str) -> str:
 async def _whole(message: NatsMessage) -> NatsMessage:
     """The message itself, for handlers to read."""
     return message
-
-
-def _quiet(event: str) -> Callable[..., Awaitable[None]]:
-    async def note(fault: Exception | None = None) -> None:
-        log.warning(event, fault=repr(fault) if fault else None)
-
-    return note
