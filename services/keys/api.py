@@ -209,9 +209,9 @@ async def key_info(
         raise FieldMissing("key is required where the credential is no key", param="key")
 
     async def look(tx: Transaction) -> FoundKeyInfo:
+        if principal.key_type == "llm_api":
+            await _require_itself(tx, principal, name)
         key = await _find(tx, principal, Operation.KEY_INFO, name)
-        if principal.key_type == "llm_api" and key.key_id != principal.key_id:
-            raise KeyTypeNotAllowed("a key of type llm_api reads itself only")
         return FoundKeyInfo(key=key.token, info=KeyInfo(**key_fields(key, tx.now, keys.settings.timezone)))
 
     return JsonAnswer(await keys.run(look))
@@ -339,8 +339,7 @@ async def _find(
 ) -> KeyRow:
     """The key of that name (its hash, its key_id or itself) or alias, if the caller may; else 404 or 403 (§1.4)."""
     if name is not None:
-        known_as = token_of(name) if name.startswith("sk-") else name
-        key = await read_model.find_key(tx, known_as, locked=locked)
+        key = await read_model.find_key(tx, _known_as(name), locked=locked)
     else:
         key = await read_model.find_key_by_alias(tx, alias or "", locked=locked)
     # A foreign key and none at all are one and the same to who may see only some.
@@ -348,6 +347,17 @@ async def _find(
     if key is None:
         raise KeyUnknown(f"{param}: there is no such key", param=param)
     return key
+
+
+async def _require_itself(tx: Transaction, principal: Principal, name: str) -> None:
+    """Before anything is said of another key: whether there is one is nothing that such a key may ask."""
+    key = await read_model.find_key(tx, _known_as(name))
+    if key is None or key.key_id != principal.key_id:
+        raise KeyTypeNotAllowed("a key of type llm_api reads itself only")
+
+
+def _known_as(name: str) -> str:
+    return token_of(name) if name.startswith("sk-") else name
 
 
 async def _find_to_change(

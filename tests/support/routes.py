@@ -1,0 +1,35 @@
+"""Every route of a running installation, as the application itself has it."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fastapi.routing import APIRoute
+
+from tests.support.installation import Installation
+
+
+class Served(NamedTuple):
+    """A route by one of its methods. ``name`` is how tests call it: ``POST /key/delete``, parameters as ``{}``."""
+
+    method: str
+    route: APIRoute
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {plain(self.route.path)}"
+
+
+def routes_of(it: Installation) -> list[Served]:
+    return list(_served(it))
+
+
+def plain(path: str) -> str:
+    """A path with its parameters' names left out, which are nobody's promise."""
+    parts = path.split("{")
+    return parts[0] + "".join("{}" + part.partition("}")[2] for part in parts[1:])
+
+
+def _served(it: Installation) -> Iterator[Served]:
+    for way in vars(it.composition.app)["_ways"]:  # what the gate lets through to the application
+        for method in sorted(way.route.methods):
+            yield Served(method, way.route)
