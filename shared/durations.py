@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-ACCEPTED = "30s, 15m, 12h, 30d, 1w, 1mo, 1y, at most 10 years"
+ACCEPTED = "30s, 15m, 12h, 30d, 1w, 1mo, 1y"
 NEVER = "-1"
 
 
@@ -78,7 +78,7 @@ def parse_duration(text: str) -> Duration:
         raise DurationMalformed(f"is not a duration ({ACCEPTED})")
     duration = Duration(int(shape[1]), _SPELLINGS[shape[2]], text)
     if _over_ten_years(duration):
-        raise DurationMalformed(f"is too long for a duration ({ACCEPTED})")
+        raise DurationMalformed("is too long for a duration (at most 10 years)")
     return duration
 
 

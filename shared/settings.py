@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -33,6 +34,7 @@ SECTIONS = (
     "environment_variables",
 )
 REFERENCE = "os.environ/"
+SHOWN_MAX = 200  # characters of a wrong value
 
 # LiteLLM's, and Keystead lacks them: leaving these out can open nothing, so the start only says so (§4).
 HARMLESS = frozenset(
@@ -49,8 +51,9 @@ REFUSED = frozenset(
     " budget_duration max_ui_session_budget cache cache_params enable_jwt_auth litellm_jwtauth"
     " apply_user_budget_to_team_keys default_team_disabled disable_password_login_when_sso_enabled"
     " disable_env_credential_login max_failed_login_attempts_per_source failed_login_window_seconds"
-    " failed_login_block_seconds trusted_proxy_ranges webhooks spend_row_retention model_group_alias".split()
+    " failed_login_block_seconds trusted_proxy_ranges webhooks spend_row_retention model_group_alias teams".split()
 )
+NOT_YET = "this version of Keystead does not have it, and leaving it out could open something"
 REFUSED_IN_ENVIRONMENT = (
     "JWT_PUBLIC_KEY_URL",
     "GENERIC_CLIENT_ID",
@@ -60,6 +63,27 @@ REFUSED_IN_ENVIRONMENT = (
     "SMTP_HOST",
     "LITELLM_KEY_ROTATION_GRACE_PERIOD",
 )
+
+# pydantic's kinds of faults, said as the contract says them.
+WRONG = {
+    "bool_parsing": "is not true or false",
+    "bool_type": "is not true or false",
+    "enum": "is not one of these ({expected})",
+    "float_parsing": "is not a number",
+    "float_type": "is not a number",
+    "greater_than": "is out of range (above {gt})",
+    "greater_than_equal": "is out of range (at least {ge})",
+    "int_from_float": "is not an integer",
+    "int_parsing": "is not an integer",
+    "int_type": "is not an integer",
+    "less_than": "is out of range (below {lt})",
+    "less_than_equal": "is out of range (at most {le})",
+    "list_type": "is not a list",
+    "literal_error": "is not one of these ({expected})",
+    "model_type": "is not a mapping of settings",
+    "string_type": "is not text (put it in quotes)",
+    "tuple_type": "is not a list",
+}
 
 
 class Settings(BaseModel):
@@ -81,6 +105,17 @@ def _usd(value: object) -> int | None:
     return None if value in (None, "") else parse_usd(value)
 
 
+def _web_address(value: object) -> str:
+    try:
+        url = urlsplit(str(value))
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        valid = False
+    if not valid or url.query or url.fragment or re.search(r"[\s@]", str(value)):
+        raise ValueError("is not an absolute address (https://keystead.example.com)")
+    return str(value).rstrip("/")
+
+
 def _names_of_models(value: object) -> object:
     """The names in ``model_list``; whether its entries are right is the gateway's to say."""
     entries = value if isinstance(value, list) else []
@@ -97,6 +132,7 @@ def _zone(value: object) -> object:
 
 UsdSetting = Annotated[int, BeforeValidator(_usd)]  # nano-USD, written in USD
 ModelNames = Annotated[tuple[str, ...], BeforeValidator(_names_of_models)]
+WebAddress = Annotated[str, BeforeValidator(_web_address)]  # without the last slash
 Zone = Annotated[ZoneInfo, PlainValidator(_zone)]
 SecretKey = Annotated[
     Keyring, PlainValidator(lambda value: value if isinstance(value, Keyring) else Keyring(str(value)))
@@ -151,7 +187,7 @@ def load(
     """Each service's settings by its name, and the start's warnings. Raises ``SettingsInvalid`` with every fault."""
     faults: list[str] = []
     known = _known_names(classes.values())
-    environment = {**_given_variables(content), **(os.environ if environment is None else environment)}
+    environment = {**given_variables(content), **(os.environ if environment is None else environment)}
     resolved = _resolve(dict(content), environment, "", faults)
     warnings = list(_check_names(resolved, known, faults))
     faults += [
@@ -173,7 +209,8 @@ def load(
     return settings, warnings
 
 
-def _given_variables(content: Mapping[str, Any]) -> dict[str, str]:
+def given_variables(content: Mapping[str, Any]) -> dict[str, str]:
+    """What the file's section ``environment_variables`` gives for those not set."""
     given = content.get("environment_variables") or {}
     return {str(name): str(value) for name, value in given.items()} if isinstance(given, dict) else {}
 
@@ -225,9 +262,7 @@ def _check_names(content: Mapping[str, Any], known: Mapping[str, set[str]], faul
                 if name in HARMLESS:
                     yield f"{path}: Keystead has no such thing; it is left out"
                 elif name in REFUSED:
-                    faults.append(
-                        f"{path}: this version of Keystead does not have it, and leaving it out could open something"
-                    )
+                    faults.append(f"{path}: {NOT_YET}")
                 else:
                     faults.append(f"{path}: is not a setting ({_nearest(str(name), known[section])})")
 
@@ -238,15 +273,29 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _sentence(error: Any, settings_class: type[BaseModel], merged: Mapping[str, Any]) -> str:
-    """One fault: the path in the YAML (or the variable), the value, what is wrong."""
+    """One fault: the path in the YAML (or the variable), the value, what is wrong (what is accepted)."""
     path, value = _place(tuple(error["loc"]), settings_class, merged)
-    shown = "" if value is None or _secret(path) else f'"{value}" '
+    shown = "" if value is None or _secret(path) else f'"{" ".join(str(value).split())[:SHOWN_MAX]}" '
     if error["type"] == "missing":
         return f"{path}: is required"
     if error["type"] == "extra_forbidden":
-        return f"{path}: is not a setting"
-    message = re.sub(r"^Value error, ", "", str(error["msg"]))
+        return f"{path}: {_unknown(tuple(error['loc']), settings_class)}"
+    if error["type"] in WRONG:
+        return f"{path}: {shown}{WRONG[error['type']].format(**error.get('ctx', {}))}"
+    message = re.sub(r"^Value error, (not )?", lambda match: "is not " if match[1] else "", str(error["msg"]))
     return f"{path}: {shown}{message if message.startswith('is ') else 'is wrong: ' + message}"
+
+
+def _unknown(loc: tuple[Any, ...], settings_class: type[BaseModel]) -> str:
+    """What to say of a name that a nested model does not have."""
+    if loc[-1] in REFUSED:
+        return NOT_YET
+    for info in settings_class.model_fields.values():
+        aliases = info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else []
+        paths = [alias.path for alias in aliases if isinstance(alias, AliasPath)]
+        if list(loc[:-1]) in paths and isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            return f"is not a setting ({_nearest(str(loc[-1]), info.annotation.model_fields)})"
+    return "is not a setting"
 
 
 def _place(loc: tuple[Any, ...], settings_class: type[BaseModel], merged: Mapping[str, Any]) -> tuple[str, Any]:
@@ -260,7 +309,8 @@ def _place(loc: tuple[Any, ...], settings_class: type[BaseModel], merged: Mappin
             rest = loc[len(alias) :]
             for read in aliases:
                 if _at(merged, read) is not None:
-                    return _path((*read, *rest)), _at(merged, (*read, *rest))
+                    value = _at(merged, (*read, *rest))
+                    return _path((*read, *rest)), None if isinstance(value, dict | list) else value
             yaml_alias = next((a for a in aliases if len(a) > 1), aliases[0])
             return _path((*yaml_alias, *rest)), None
     return _path(loc), None
@@ -274,7 +324,7 @@ def _at(value: Any, path: Sequence[Any]) -> Any:
             value = value[part]
         else:
             return None
-    return None if isinstance(value, dict | list) else value
+    return value
 
 
 def _path(loc: Sequence[Any]) -> str:
@@ -289,6 +339,5 @@ def _join(path: str, name: Any) -> str:
 
 
 def _secret(path: str) -> bool:
-    """Whether what stands there may be one, by its name: our own, which is in many, has a "key" in it."""
-    name = re.sub("keystead", "", path, flags=re.IGNORECASE)
-    return bool(re.search(r"key|password|secret|url", name, re.IGNORECASE))
+    """Whether what stands there may be one, by its name; the addresses of servers hold passwords."""
+    return bool(re.search(r"(key|password|secret|(database|postgres|nats)_url)(\[\d+\])?$", path, re.IGNORECASE))

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from services.gateway.model_list import ModelList
 from shared.durations import DurationText
-from shared.settings import SecretKey, Settings, setting
+from shared.settings import SecretKey, Settings, WebAddress, setting
 
 
 class GatewaySettings(Settings):
@@ -18,7 +18,7 @@ class GatewaySettings(Settings):
         env=("KEYSTEAD_MASTER_KEY", "LITELLM_MASTER_KEY"),
         says="The admin's key; acts as default_user_id.",
     )
-    base_url: str = setting(env=("PROXY_BASE_URL",), says="Requests by cookie must come from here.")
+    base_url: WebAddress = setting(env=("PROXY_BASE_URL",), says="Requests by cookie must come from here.")
     key_header_name: str | None = setting(
         None, yaml_path="general_settings.litellm_key_header_name", says="A further header for the credential."
     )

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from services.identity.events import Role
 from shared.durations import DurationText
-from shared.settings import ModelNames, SecretKey, Settings, UsdSetting, Zone, setting
+from shared.settings import ModelNames, SecretKey, Settings, UsdSetting, WebAddress, Zone, setting
 from shared.values import LimitInt
 
 
@@ -34,8 +34,8 @@ class IdentitySettings(Settings):
         env=("KEYSTEAD_MASTER_KEY", "LITELLM_MASTER_KEY"),
         says="The admin's key; here only the default of UI_PASSWORD.",
     )
-    base_url: str = setting(env=("PROXY_BASE_URL",), says="What links are built from.")
-    logout_url: str | None = setting(None, env=("PROXY_LOGOUT_URL",), says="Where a log-out leads.")
+    base_url: WebAddress = setting(env=("PROXY_BASE_URL",), says="What links are built from.")
+    logout_url: WebAddress | None = setting(None, env=("PROXY_LOGOUT_URL",), says="Where a log-out leads.")
     ui_username: str = setting("admin", env=("UI_USERNAME",), says="Logs in as the master key's user.")
     ui_password: str | None = setting(None, env=("UI_PASSWORD",), says="… with this password; default the master key.")
     session_duration: DurationText = setting(
