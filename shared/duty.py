@@ -16,6 +16,7 @@ HEARTBEAT_SECONDS = 1.0
 # A frozen process sends no heartbeat; the server then ends its session, and with it the lock.
 SESSION_TIMEOUT_MS = 4000
 RETRY_SECONDS = 1.0
+CANCEL_AGAIN_SECONDS = 1.0  # long enough to close a connection properly
 
 Work = Callable[[], Awaitable[None]]
 
@@ -45,8 +46,20 @@ async def _serve(running: "Running[Any]", works: Sequence[Work]) -> None:
                 await asyncio.sleep(HEARTBEAT_SECONDS)
         finally:
             running.on_duty.clear()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks, again_seconds=CANCEL_AGAIN_SECONDS)
     finally:
         connection.terminate()
+
+
+async def end(*tasks: "asyncio.Future[Any]", again_seconds: float) -> None:
+    """Cancel ``tasks`` and wait until they have ended; those that go on are cancelled again.
+
+    A cancellation gets lost if it comes together with the reply that is waited for (``asyncio.wait_for`` of Python 3.11
+    returns the reply), and what works in a loop would then work on for ever.
+    """
+    pending = {*tasks}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=again_seconds)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from shared.duty import keep_duty
+from shared.duty import end, keep_duty
 from shared.errors import Refused, Unavailable
 from shared.event_store import Transaction, read_log
 from shared.events import Catalog, Event
@@ -292,9 +292,9 @@ class Running(Generic[S]):
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await end(task, again_seconds=5.0)  # longer than it needs to end what it started
+    if not task.cancelled():
+        task.result()
 
 
 def _can_be_repeated(fault: DBAPIError) -> bool:
