@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from faststream.exceptions import AckMessage, NackMessage
 from faststream.nats import NatsMessage
 
 from shared.errors import Unavailable
@@ -73,16 +72,18 @@ class Reader:
             recorded = from_cloudevent(message.body, self._subscription.catalog)
         except ValueError as fault:
             log.warning("subscription.not_an_event", source=self.source, fault=str(fault))
-            raise AckMessage from fault
+            await message.ack()
+            return
         metadata = message.raw_message.metadata
         try:
             if metadata.num_pending > FAR_BEHIND or not await self.apply([recorded]):
                 await self.catch_up()
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001 - whatever it is, it is tried again
             delay = BACK_OFF_SECONDS[min(metadata.num_delivered or 1, len(BACK_OFF_SECONDS)) - 1]
             log.warning("subscription.retrying", source=self.source, position=recorded.position, fault=repr(fault))
-            raise NackMessage(delay=delay) from fault
-        raise AckMessage
+            await message.nack(delay=delay)
+        else:
+            await message.ack()
 
     async def apply(self, events: Sequence[Recorded]) -> bool:
         """Apply what follows on what was applied; what was already is passed over. False if something is missing."""
@@ -125,8 +126,16 @@ class Reader:
                 if not span.events:
                     raise Unavailable(f"{self.source}'s log ends before position {until}")
                 events = [from_cloudevent(json.dumps(e).encode(), self._subscription.catalog) for e in span.events]
-                await self.apply(events)
+                await self._apply_or_wait(events)
         return position
+
+    async def _apply_or_wait(self, events: Sequence[Recorded]) -> None:
+        # Who waits here has asked for something else: what these events' handlers say is not the answer.
+        try:
+            await self.apply(events)
+        except Exception as fault:
+            log.warning("subscription.stuck", source=self.source, position=events[0].position, fault=repr(fault))
+            raise Unavailable(f"{self._running.service.name} can't apply {self.source}'s events") from fault
 
     async def last_of_source(self) -> int:
         """Where the source's log ends, by its owner's word. One asking serves all who came before it went out."""

@@ -29,6 +29,7 @@ LIVE_DELIVERY = timedelta(days=7)  # design §4: the truth is the log, the strea
 DUPLICATE_WINDOW = timedelta(minutes=2)
 ASK_TIMEOUT_SECONDS = 5.0
 CONCURRENT_QUESTIONS = 256
+UNAVAILABLE = 503
 
 
 class Wire:
@@ -167,12 +168,12 @@ class Wire:
             pull_sub=PullSub(batch_size=1, timeout=5.0),
             inbox_prefix=f"{inbox_of(self.service)}.".encode(),
             ack_policy=AckPolicy.MANUAL,
+            persistent=False,
         )
-
         subscriber(deliver)
         await subscriber.start()
         try:
-            yield
+            yield lambda: self.jetstream.consumer_info(stream, durable)
         finally:
             await subscriber.stop()
 
@@ -205,6 +206,8 @@ async def _answered(question: type[Q], respond: Callable[[Q], Awaitable[BaseMode
 
 def _refused(content: dict[str, Any]) -> Refused:
     code = content["code"] if content["code"] in REASONS else "unavailable"
+    if REASONS[code].status == UNAVAILABLE:
+        return Unavailable(content["message"], reason=code)
     return Refused(
         content["message"],
         reason=code,
