@@ -11,7 +11,7 @@ PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 # Compiled modules make every start after the first several times faster; some environments switch them off.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install install-dev up check test format pins
+.PHONY: help install install-dev up check test format docs pins
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -35,6 +35,9 @@ test: check ## the checks, then every test
 format: install-dev ## put the code into its form
 	@$(RUN) ruff check --fix --quiet . || true
 	@$(RUN) ruff format .
+
+docs: install ## write the pages of docs/ that are made from the code
+	@$(RUN) keystead docs
 
 pins: ## compile the pinned files from the .in files (needs uv)
 	$(PINS) --upgrade requirements.in -o requirements.txt

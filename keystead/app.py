@@ -1,16 +1,18 @@
 """The one place that knows all services, and puts those asked for together into one application."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Request
+from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from keystead.settings import ProcessSettings
+from keystead.version import version
 from services.budgets.requests import AwaitBarrier, Passed
 from services.budgets.service import SERVICE as BUDGETS
 from services.gateway.model_list import DEFAULT_MODEL_LIST
@@ -29,6 +31,25 @@ from shared.service import Running, Service
 from shared.settings import load
 
 SERVICES: tuple[Service[Any], ...] = (IDENTITY, INVITATIONS, KEYS, BUDGETS, GATEWAY)
+PROCESS = "process"  # the name of the settings that are no service's
+
+# What a page of another origin may read of an answer, besides its body.
+EXPOSED_HEADERS = (
+    "Allow",
+    "Retry-After",
+    "Location",
+    "Link",
+    "x-request-id",
+    "x-should-retry",
+    "x-keystead-version",
+    "x-keystead-receipt",
+    "x-litellm-call-id",
+    "x-litellm-model-id",
+    "x-litellm-model-group",
+    "x-litellm-response-cost",
+    "x-litellm-key-spend",
+    "x-litellm-key-max-budget",
+)
 
 # A barrier is waited for as long as a worker that can't be reached may go on, and a little.
 BARRIER_SECONDS = 70.0
@@ -49,25 +70,23 @@ class Connections:
 
 @dataclass
 class Composition:
-    """An application of some services, and those services while it runs."""
+    """An application of some services, and those services while it runs.
+
+    They run while ``started()`` is entered; whoever gives ``app`` a lifespan need not.
+    """
 
     app: ASGIApp
+    started: Callable[[], AbstractAsyncContextManager[None]]
     services: dict[str, Running[Any]] = field(default_factory=dict)
-
-
-def version() -> str:
-    try:
-        return version_of("keystead")
-    except PackageNotFoundError:
-        return "0.1.0"
 
 
 def load_settings(
     content: Mapping[str, Any], environment: Mapping[str, str], services: Sequence[Service[Any]] = SERVICES
 ) -> tuple[dict[str, Any], list[str]]:
-    """Each service's settings, and what the start should warn of. Raises ``SettingsInvalid``."""
+    """Each service's settings and the process's, and what the start should warn of. Raises ``SettingsInvalid``."""
     content = {**content, "model_list": content.get("model_list") or list(DEFAULT_MODEL_LIST)}
-    return load({service.name: service.settings for service in services}, content, environment)
+    classes: dict[str, type[BaseModel]] = {service.name: service.settings for service in services}
+    return load({PROCESS: ProcessSettings, **classes}, content, environment)
 
 
 def passwords(keyring: Keyring, purpose: str) -> dict[str, str]:
@@ -89,7 +108,12 @@ async def migrate(owner_url: str, keyring: Keyring) -> None:
 
 
 def compose(
-    services: Sequence[Service[Any]], settings: Mapping[str, Any], connections: Connections, **clock: Any
+    services: Sequence[Service[Any]],
+    settings: Mapping[str, Any],
+    connections: Connections,
+    *,
+    cors_origins: Sequence[str] = (),
+    **clock: Any,
 ) -> Composition:
     """An application of ``services``; they start and end with it."""
     running = {
@@ -107,22 +131,17 @@ def compose(
     }
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def started() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             for each in running.values():
                 await stack.enter_async_context(each.started())
-            yield
+            try:
+                yield
+            finally:
+                for each in running.values():
+                    each.wire.closing = True
 
-    app = FastAPI(
-        title="Keystead",
-        version=version(),
-        summary="Self-serve access to an LLM gateway.",
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-    )
+    app = _application(started)
     app.state.services = running
     answer_refusals(app)
     routers = [*(router for service in services for router in service.routes), _documents(app)]
@@ -135,7 +154,31 @@ def compose(
         return principal
 
     routes = [route for router in routers for route in router.routes]
-    return Composition(Gate(app, routes=routes, identify=identify, version=version()), running)
+    gate = Gate(app, routes=routes, identify=identify, version=version())
+    return Composition(_with_cors(gate, cors_origins), started, running)
+
+
+def _application(started: Callable[[], AbstractAsyncContextManager[None]]) -> FastAPI:
+    return FastAPI(
+        title="Keystead",
+        version=version(),
+        summary="Self-serve access to an LLM gateway.",
+        lifespan=lambda _: started(),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+
+
+def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Pages of these origins may call, with a key of their own; a browser must not lend them its cookies (§1.5)."""
+    if not origins:
+        return app
+    methods = ("GET", "POST", "PUT", "PATCH", "DELETE")
+    return CORSMiddleware(
+        app, origins, methods, allow_headers="*", allow_credentials=False, expose_headers=EXPOSED_HEADERS
+    )
 
 
 async def await_barrier(running: Running[Any], positions: Mapping[str, int]) -> None:

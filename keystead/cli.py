@@ -1,20 +1,16 @@
 """The command line."""
 
 import argparse
-import asyncio
-import sys
+import gc
+import signal
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from keystead.app import version
-from keystead.child import ServerFailed
-from keystead.data_folder import FolderUnusable
-from keystead.servers import ServerMissing
-from keystead.up import PortTaken, UpArguments, up
-from shared.settings import SettingsInvalid
+from keystead.port import parse_port
+from keystead.version import version
 
-EXIT_FAILED, EXIT_SETTINGS = 1, 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,17 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="EdDSA is deprecated")
     parsed = _parser().parse_args(arguments)
     try:
-        asyncio.run(up(UpArguments(parsed.data, parsed.config, parsed.host, parsed.port)))
-    except SettingsInvalid as invalid:
-        for fault in invalid.faults:
-            print(fault, file=sys.stderr)  # noqa: T201 - for the person at the terminal
-        return EXIT_SETTINGS
-    except (FolderUnusable, PortTaken, ServerFailed, ServerMissing) as fault:
-        print(f"keystead: {fault}", file=sys.stderr)  # noqa: T201
-        return EXIT_FAILED
+        status: int = parsed.run(parsed)
     except KeyboardInterrupt:
-        return EXIT_FAILED
-    return 0
+        return EXIT_INTERRUPTED
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,14 +30,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     starting = commands.add_parser("up", help="run everything on this machine, PostgreSQL and NATS included")
-    starting.add_argument("--config", type=Path, help="the YAML file (KEYSTEAD_CONFIG)")
-    starting.add_argument("--data", type=Path, help="the data folder (KEYSTEAD_DATA_DIR, ./.keystead)")
+    starting.add_argument("--config", type=Path, metavar="FILE", help="the YAML file (KEYSTEAD_CONFIG)")
+    starting.add_argument("--data", type=Path, metavar="DIR", help="the data folder (KEYSTEAD_DATA_DIR, ./.keystead)")
     starting.add_argument("--host", help="the address to listen on (KEYSTEAD_HOST, 127.0.0.1)")
     starting.add_argument("--port", type=_port, help="the port to listen on (KEYSTEAD_PORT, 4000)")
+    starting.set_defaults(run=_up)
+    writing = commands.add_parser("docs", help="write the pages that are made from the code")
+    writing.add_argument("folder", type=Path, nargs="?", default=Path("docs"), help="where to (./docs)")
+    writing.set_defaults(run=_docs)
     return parser
 
 
 def _port(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port (1 to 65535)")
-    return int(text)
+    try:
+        return parse_port(text)
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(f"{text!r} {fault}") from fault
+
+
+def _up(parsed: argparse.Namespace) -> int:
+    gc.disable()  # importing makes much and drops little: to collect meanwhile is an eighth of the start
+    from keystead.up import UpArguments, run  # noqa: PLC0415 - a second, that a wrong argument need not wait for
+
+    gc.freeze()
+    gc.enable()
+    return run(UpArguments(parsed.data, parsed.config, parsed.host, parsed.port))
+
+
+def _docs(parsed: argparse.Namespace) -> int:
+    from keystead.docs import write  # noqa: PLC0415 - as above
+
+    write(parsed.folder)
+    return 0

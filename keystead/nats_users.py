@@ -21,9 +21,10 @@ def nats_users(keyring: Keyring) -> list[NatsUser]:
 
 
 def nats_urls(url: str, keyring: Keyring) -> dict[str, str]:
-    """Each service's own log-in at the server of ``url``."""
-    scheme, _, rest = url.partition("://")
-    place = rest.rpartition("@")[2]
+    """Each service's own log-in at the server of ``url``; all have the one that it names, if it names one."""
+    scheme, _, place = url.partition("://")
+    if "@" in place:
+        return dict.fromkeys((service.name for service in SERVICES), url)
     return {name: f"{scheme}://{name}:{word}@{place}" for name, word in passwords(keyring, "nats").items()}
 
 

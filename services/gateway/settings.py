@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from services.gateway.model_list import ModelList
 from shared.durations import DurationText
@@ -12,13 +12,15 @@ from shared.settings import SecretKey, Settings, WebAddress, setting
 class GatewaySettings(Settings):
     """What the gateway is told."""
 
-    keyring: SecretKey = setting(env=("KEYSTEAD_SECRET_KEY",), says="Session JWTs are read with a key derived from it.")
+    keyring: SecretKey = setting(env=("KEYSTEAD_SECRET_KEY",), says="≥ 32 bytes, base64; seals what must be sealed.")
     master_key: str = setting(
         yaml_path="general_settings.master_key",
         env=("KEYSTEAD_MASTER_KEY", "LITELLM_MASTER_KEY"),
-        says="The admin's key; acts as default_user_id.",
+        says="The admin's key, from `sk-` on; acts as default_user_id.",
     )
-    base_url: WebAddress = setting(env=("PROXY_BASE_URL",), says="Requests by cookie must come from here.")
+    base_url: WebAddress = setting(
+        env=("PROXY_BASE_URL",), says="What links are built from, and where requests by cookie must come from."
+    )
     key_header_name: str | None = setting(
         None, yaml_path="general_settings.litellm_key_header_name", says="A further header for the credential."
     )
@@ -36,9 +38,13 @@ class GatewaySettings(Settings):
     revocation_bound: DurationText = setting(
         "5s", yaml_path="keystead_settings.revocation_bound", says="How long an unreachable worker may go on, at most."
     )
-    add_user_agent_tags: Annotated[bool, BeforeValidator(lambda value: not value)] = setting(
-        True,
+    disable_user_agent_tags: bool = setting(
+        False,
         yaml_path="litellm_settings.disable_add_user_agent_to_request_tags",
-        says="Whether the client's product is a tag of its calls.",
+        says="Whether the client's product is left out of a call's tags.",
     )
     model_list: ModelList = setting([], yaml_path="model_list", says="The models, and where they are.")
+
+    @property
+    def add_user_agent_tags(self) -> bool:
+        return not self.disable_user_agent_tags
