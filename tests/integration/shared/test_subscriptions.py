@@ -1,4 +1,4 @@
-"""A subscription: each event's effect is committed with its position, once and in order, whatever is delivered (design §4)."""
+"""A subscription: an event's effect is committed with its position, once and in order, whatever comes (design §4)."""
 
 import asyncio
 import json
@@ -88,7 +88,7 @@ async def _all_acknowledged(toys: Toys) -> bool:
     wire = toys.reader.wire
     durable = f"{toys.place.namespace}reader-ledger".replace(".", "_")
     info = await wire.jetstream.consumer_info(wire.stream_of("ledger"), durable)
-    return info.num_pending == 0 and info.num_ack_pending == 0
+    return (info.num_pending, info.num_ack_pending) == (0, 0)
 
 
 async def test_events_delivered_out_of_order_are_applied_in_order_from_the_log(place: Place) -> None:
