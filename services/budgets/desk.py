@@ -2,16 +2,19 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
+
+from services.budgets import handlers
 from services.budgets.batches import Batches
 from services.budgets.requests import PlacedHold, PlaceHold, Recorded, RecordRefusal, SettledHold, SettleHold
 from services.budgets.watch import Watch, boot_seconds
-from shared.errors import Unavailable
+from shared.errors import Refused, Unavailable
 from shared.service import WAIT_SECONDS, Running
 from shared.subscriptions import Reader
 
@@ -46,6 +49,15 @@ class Desk:
     applied: dict[str, int] = field(default_factory=dict)
     catching_up: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     ledger_months: set[date] = field(default_factory=set)
+
+
+async def place(running: Running[Any], asked: Sequence[PlaceHold]) -> Sequence[PlacedHold | Refused]:
+    """Decide on holds, in one transaction."""
+    try:
+        return await running.run(handlers.place_holds, asked)
+    except IntegrityError:
+        # One of them was settled while it was being placed; now that is known.
+        return await running.run(handlers.place_holds, asked)
 
 
 async def wait(event: asyncio.Event, seconds: float) -> None:

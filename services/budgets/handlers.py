@@ -124,7 +124,7 @@ def _placed(hold: Hold) -> PlacedHold:
 
 async def end_calls(tx: Transaction, asked: Sequence[End]) -> list[Ended]:
     """Settle holds and note refusals, in one transaction: charges, the ledger's rows, and one event for all of them."""
-    known, windows = await holds.load(tx, [q.hold_id for q in asked if isinstance(q, SettleHold)])
+    known, windows = await holds.load_to_settle(tx, [q.hold_id for q in asked if isinstance(q, SettleHold)])
     ends = Ends(windows)
     answers: list[Ended] = []
     for question in asked:

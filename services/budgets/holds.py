@@ -54,6 +54,12 @@ LOAD_WINDOWS = f"""
         in (select scope, window_end, window_start from hold_windows where hold_id = any($1::text[]))
 """
 
+VOID = """
+    insert into holds (hold_id, worker_id, state, held_nano_usd, output_cap, admitted_at, ended_at, charged_nano_usd)
+    select hold_id, '', 'void', 0, 0, $2, $2, 0 from unnest($1::text[]) as n(hold_id)
+    on conflict do nothing returning hold_id
+"""
+
 _END = f"""
     with windows_ as ({store("$1")}),
          totals as (
@@ -175,6 +181,21 @@ async def load(tx: Transaction, hold_ids: Sequence[str]) -> tuple[dict[str, Hold
         holds[hold.hold_id] = replace(hold, windows=hold.windows + key)
     windows = [window_from(row) for row in await fetch(tx, LOAD_WINDOWS, ids)]
     return holds, {window.key: window for window in windows}
+
+
+async def load_to_settle(tx: Transaction, hold_ids: Sequence[str]) -> tuple[dict[str, Hold], dict[WindowKey, Window]]:
+    """The same, and nobody places those that are not known any more.
+
+    One that is being placed this very moment is waited for, and then it is known.
+    """
+    holds, windows = await load(tx, hold_ids)
+    missing = sorted(set(hold_ids) - holds.keys())
+    if not missing:
+        return holds, windows
+    voided = {row[0] for row in await fetch(tx, VOID, missing, tx.now)}
+    if len(voided) < len(missing):
+        holds, windows = await load(tx, hold_ids)
+    return {hold_id: hold for hold_id, hold in holds.items() if hold_id not in voided}, windows
 
 
 async def store_settled(tx: Transaction, ends: Ends) -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from services.budgets import api, events, handlers, jobs, read_model, subscriptions
 from services.budgets.batches import Batches
-from services.budgets.desk import Desk
+from services.budgets.desk import Desk, place
 from services.budgets.settings import BudgetsSettings
 from shared.service import Running, Service
 
@@ -19,7 +19,7 @@ from shared.service import Running, Service
 async def lifespan(running: Running[Any]) -> AsyncIterator[Desk]:
     """The replica's desk; what was asked is answered before it goes."""
     desk = Desk(
-        places=Batches(lambda asked: running.run(handlers.place_holds, asked)),
+        places=Batches(lambda asked: place(running, asked)),
         ends=Batches(lambda asked: running.run(handlers.end_calls, asked)),
         ledger_months=await running.run(handlers.add_ledger_months),
     )
