@@ -8,6 +8,8 @@ import pytest
 
 from services.budgets.events import ScopeTotal, SpendTotalsPublished
 from services.identity.domain.user import DEFAULT_USER_ID
+from services.keys.events import KeyTerms
+from services.keys.handlers import generate_key
 from shared.event_store import Transaction
 from tests.support.identity import USER_FIELDS, an_email, new_user, refusal
 from tests.support.installation import Installation
@@ -108,8 +110,12 @@ async def test_keys_are_shown_newest_first_with_money_as_numbers_and_without_the
 
 async def test_no_more_than_100_keys_are_shown_and_all_are_counted(it: Installation) -> None:
     user = await it.ok("POST", "/user/new", {})
-    for _ in range(100):
-        await it.ok("POST", "/key/generate", {"user_id": user["user_id"]})
+
+    async def make_100(tx: Transaction) -> None:
+        for _ in range(100):
+            await generate_key(tx, user["user_id"], KeyTerms())
+
+    await it.running("keys").run(make_100)
     answer = await it.ok("GET", f"/user/info?user_id={user['user_id']}")
     assert (len(answer["keys"]), answer["total_keys"]) == (100, 101)
     assert user["token"] not in [key["token"] for key in answer["keys"]]
