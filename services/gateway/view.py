@@ -54,9 +54,9 @@ def boot_seconds() -> float:
 class Changes:
     """Since which position each thing of one source is known to have changed; a bounded memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, floor: int = 0) -> None:
         self._last: OrderedDict[str, int] = OrderedDict()
-        self._floor = 0
+        self._floor = floor  # what happened up to here nobody may have heard
 
     def note(self, subject: str, position: int) -> None:
         self._last.pop(subject, None)
@@ -109,6 +109,7 @@ class View:
         self._keys: Kept[FoundKey] = Kept(clock)
         self._users: Kept[FoundUser] = Kept(clock)
         self._sessions: Kept[FoundSession] = Kept(clock, SESSION_KEPT_SECONDS)
+        self._followed: set[str] = set()
         self._catching_up = {source: asyncio.Lock() for source in SOURCES}
         self._renewing = asyncio.Lock()
         self.renewed = asyncio.Event()  # set by the first renewal
@@ -143,9 +144,7 @@ class View:
             found = await self._running.wire.ask(source, question, answer)
             # An answer from before a change that was heard of already is no answer.
             if found.position >= self._changes[source].last(subject):
-                if found.exists:
-                    kept.keep(subject, found)
-                return found
+                return _keep(kept, subject, found)
         raise Unavailable(f"{source} does not catch up with its own events")
 
     # What is heard
@@ -208,12 +207,9 @@ class View:
                     await self._running.wire.ask("budgets", LeaveWorker(worker_id=self.worker_id), Passed)
 
     async def _live(self) -> None:
-        following = False
         while True:
             try:
-                if not following:
-                    await self._follow()
-                    following = True
+                await self._follow()
                 if not self.worker_id:
                     await self._join()
                 await self._mind_the_lag()
@@ -226,7 +222,7 @@ class View:
 
     async def _follow(self) -> None:
         wire = self._running.wire
-        for source in SOURCES:
+        for source in SOURCES.keys() - self._followed:
 
             async def deliver(message: Any, source: str = source) -> None:
                 await self._hear(source, message.data)
@@ -238,6 +234,7 @@ class View:
                 ordered_consumer=True,
                 deliver_policy=DeliverPolicy.NEW,
             )
+            self._followed.add(source)
 
     async def _join(self) -> None:
         """Begin with an empty view at the owners' last positions; from now on barriers wait for this worker."""
@@ -246,6 +243,8 @@ class View:
         for source in SOURCES:
             last = await self._running.wire.ask(source, LastPosition(), Position)
             self.applied[source] = last.position
+            # An answer that is still on its way may be older than what happened before there was anybody to hear it.
+            self._changes[source] = Changes(last.position)
         for kept in (self._keys, self._users, self._sessions):
             kept.clear()
         self._number, self._stuck = 0, False
@@ -254,11 +253,13 @@ class View:
 
     async def _renew(self) -> None:
         async with self._renewing:
+            if not (worker_id := self.worker_id):
+                return
             before = self._clock()
-            question = RenewWorker(worker_id=self.worker_id, number=self._number, positions=dict(self.applied))
+            question = RenewWorker(worker_id=worker_id, number=self._number, positions=dict(self.applied))
             renewed = await self._running.wire.ask("budgets", question, Renewed)
             if not renewed.granted:
-                log.warning("worker.given_up", worker_id=self.worker_id)
+                log.warning("worker.given_up", worker_id=worker_id)
                 self.worker_id, self._good_until = "", 0.0
                 return
             self._number = renewed.number
@@ -292,3 +293,14 @@ class View:
             await self._renew()
         except Exception as fault:  # noqa: BLE001 - whoever waits sees the old positions and goes on waiting
             log.warning("view.barrier_missed", fault=repr(fault))
+
+
+def _keep(kept: Kept[F], subject: str, found: F) -> F:
+    """The answer to go by. Of two that looked at the same time both get the one that was kept first."""
+    if not found.exists:
+        return found
+    known = kept.get(subject)
+    if known is not None and known == found.model_copy(update={"position": known.position}):
+        return known
+    kept.keep(subject, found)
+    return found
