@@ -2,10 +2,10 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -31,6 +31,8 @@ from shared.principal import Principal
 from shared.service import Running
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 EVERY_MODEL = frozenset({"all-proxy-models", "all-team-models"})
 NO_MODEL = "no-default-models"
@@ -161,8 +163,9 @@ class Admission:
             hold = await self._place(caller, call, deployment, hold_id)
             if self._unchanged(caller):
                 return caller, hold
-            # Something was heard of key or user meanwhile: what was held by the old state goes back.
-            self.settle_later(SettleHold(hold_id=hold.hold_id, billed_nano_usd=0, usage=None))
+            # Something was heard of key or user meanwhile: what was held by the old state goes back first, so as not to
+            # be in the way of what is held by the new one.
+            await self.settle(_given_back(hold.hold_id))
             caller = await self.caller(caller.principal)
             hold_id = str(uuid.uuid4())
         raise Unavailable("key or user changes faster than calls can be admitted")
@@ -190,13 +193,22 @@ class Admission:
             placed = await self._running.wire.ask("budgets", question, PlacedHold, timeout_seconds=ASK_BUDGETS_SECONDS)
         except Unavailable as away:
             # It may have been placed all the same: it is ended as soon as budgets is back.
-            self.settle_later(SettleHold(hold_id=hold_id, billed_nano_usd=0, usage=None))
+            self.settle_later(_given_back(hold_id))
             raise Unavailable("budgets can't be asked", reason="budgets_unavailable") from away
+        except asyncio.CancelledError:
+            self.settle_later(_given_back(hold_id))
+            raise
         cap = placed.output_cap if caller.limited else terms.output_cap
         return Hold(hold_id, placed.held_nano_usd, cap, placed.admitted_at)
 
     async def settle(self, settlement: SettleHold) -> SettledHold | None:
-        """Settle a hold. None if budgets can't be asked now: it is asked again until it answers."""
+        """Settle a hold, whatever becomes of who waits for it.
+
+        None if budgets can't be asked now: it is asked again until it answers.
+        """
+        return await asyncio.shield(self._in_background(self._settle_or_later(settlement)))
+
+    async def _settle_or_later(self, settlement: SettleHold) -> SettledHold | None:
         try:
             return await self._running.wire.ask("budgets", settlement, SettledHold)
         except Refused as refused:
@@ -238,18 +250,27 @@ class Admission:
         except Refused as refused:
             log.warning("refusal.not_recorded", call_id=usage.call_id, fault=refused.message)
 
-    def _in_background(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
+        return task
 
     async def drained(self, seconds: float) -> None:
         """Give what is still being settled so long to end."""
-        if self._settling:
-            _, late = await asyncio.wait(self._settling, timeout=seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                while self._settling:  # one that can't be settled now leaves another that does it later
+                    await asyncio.wait(self._settling)
+        except TimeoutError:
+            late = [*self._settling]
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+
+def _given_back(hold_id: str) -> SettleHold:
+    return SettleHold(hold_id=hold_id, billed_nano_usd=0, usage=None)
 
 
 def _not_allowed(owner: str, name: str) -> ModelNotAllowed:

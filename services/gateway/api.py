@@ -1,12 +1,12 @@
 """The gateway's own routes: models, model calls, health (§3.7, §1.6)."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, ClassVar
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from services.gateway import rows
 from services.gateway.admission import Caller, callable_models
@@ -111,17 +111,24 @@ def _answered(running_: Running[GatewaySettings], done: Done[Reply], journey: Jo
 
 
 def _streamed(running_: Running[GatewaySettings], done: Done[StreamedReply], journey: Journey) -> Response:
-    return StreamingResponse(
-        _events(done.reply), media_type="text/event-stream", headers=_headers(running_, done, journey)
-    )
+    own: Gateway = running_.own
+    own.metrics.in_flight.inc()
+    done.reply.task.add_done_callback(lambda _: own.metrics.in_flight.dec())
+    return Events(done.reply, _headers(running_, done, journey))
 
 
-async def _events(reply: StreamedReply) -> AsyncIterator[bytes]:
-    try:
-        async for event in reply:
-            yield event
-    finally:
-        reply.abandon()
+class Events(StreamingResponse):
+    """A reply on its way to a client. If that is gone, even before the first event, the reply is told."""
+
+    def __init__(self, reply: StreamedReply, headers: dict[str, str]) -> None:
+        super().__init__(reply, media_type="text/event-stream", headers=headers)
+        self._reply = reply
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._reply.abandon()
 
 
 def _headers(running_: Running[GatewaySettings], done: Done[Any], journey: Journey) -> dict[str, str]:

@@ -43,21 +43,42 @@ class Gateway:
         self.catalogue = Catalogue(settings.model_list)
         for warning in self.catalogue.warnings:
             log.warning("model_list.warning", says=warning)
-        self.metrics = Metrics()
+        self.metrics = Metrics(self.catalogue.names)
         self.outcomes = Outcomes(running.clock)
         self.upstream = Upstream()
         self.admission = Admission(running, self.view, self.catalogue)
         self.proxy = Proxy(
-            self.admission, self.upstream, self.outcomes, retries=settings.num_retries, clock=running.clock
+            self.admission,
+            self.upstream,
+            self.outcomes,
+            self.metrics.note,
+            retries=settings.num_retries,
+            clock=running.clock,
         )
+        self._completing: set[asyncio.Task[Done[Reply]]] = set()
 
     def complete(self, journey: Journey, caller: Caller, call: Call) -> "asyncio.Task[Done[Reply]]":
         """The call in a task of its own, which ends whatever becomes of the client."""
-        return asyncio.ensure_future(self.proxy.complete(journey, caller, call))
+        task = asyncio.create_task(self.proxy.complete(journey, caller, call))
+        self._completing.add(task)
+        task.add_done_callback(self._completing.discard)
+        return task
 
     def note_refusal(self, journey: Journey, refused: Refused) -> None:
         """A refused call leaves a row with no spend."""
-        self.admission.record_refusal(rows.failed(journey, refused, self._running.clock()))
+        row = rows.failed(journey, refused, self._running.clock())
+        self.metrics.note(row, 0)
+        self.admission.record_refusal(row)
+
+    async def drained(self) -> None:
+        """Let the calls under way end, and settle them; those that take too long are cut off, and settled as such."""
+        if self._completing:
+            _, late = await asyncio.wait(self._completing, timeout=DRAIN_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self.upstream.stop(drain_seconds=DRAIN_SECONDS)
+        await self.admission.drained(DRAIN_SECONDS)
 
 
 @asynccontextmanager
@@ -69,8 +90,7 @@ async def gateway(running: Running[Any]) -> AsyncIterator[Gateway]:
         async with worker.view.living():
             await _joined(worker.view)
             yield worker
-            await worker.upstream.stop(drain_seconds=DRAIN_SECONDS)
-            await worker.admission.drained(DRAIN_SECONDS)
+            await worker.drained()
     finally:
         await worker.upstream.stop(drain_seconds=0)
 

@@ -1,5 +1,7 @@
 """What ``/metrics`` counts, in LiteLLM's names where the meaning is the same (§1.6). Keys by hash, nobody by name."""
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from services.budgets.requests import Usage
@@ -11,9 +13,10 @@ BY_CALL = ("hashed_api_key", "model", "requested_model")
 class Metrics:
     """One worker's counters."""
 
-    def __init__(self) -> None:
+    def __init__(self, model_names: Collection[str]) -> None:
+        self._model_names = frozenset(model_names)
         self._registry = CollectorRegistry()
-        self._spend = self._counter("litellm_spend_metric", "Spend of calls as billed, USD.")
+        self._spend = self._counter("litellm_spend_metric", "Spend of calls as charged, USD.")
         self._tokens = self._counter("litellm_total_tokens_metric", "Tokens in and out.")
         self._input_tokens = self._counter("litellm_input_tokens_metric", "Tokens of prompts.")
         self._output_tokens = self._counter("litellm_output_tokens_metric", "Tokens of answers.")
@@ -30,14 +33,15 @@ class Metrics:
     def _counter(self, name: str, says: str) -> Counter:
         return Counter(name, says, BY_CALL, registry=self._registry)
 
-    def note(self, usage: Usage) -> None:
+    def note(self, usage: Usage, charged_nano_usd: int) -> None:
         """A call ended."""
-        labels = (usage.token, usage.model, usage.model_group)
+        known = usage.model_group in self._model_names  # what else clients ask for would grow without end
+        labels = (usage.token, usage.model if known else "", usage.model_group if known else "")
         self._requests.labels(*labels).inc()
+        self._spend.labels(*labels).inc(charged_nano_usd / NANO_PER_USD)
         if usage.status == "failure":
             self._failures.labels(*labels).inc()
             return
-        self._spend.labels(*labels).inc((usage.input_nano_usd + usage.output_nano_usd) / NANO_PER_USD)
         self._tokens.labels(*labels).inc(usage.prompt_tokens + usage.completion_tokens)
         self._input_tokens.labels(*labels).inc(usage.prompt_tokens)
         self._output_tokens.labels(*labels).inc(usage.completion_tokens)

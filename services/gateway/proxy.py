@@ -3,7 +3,7 @@
 import random
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -42,6 +42,7 @@ class Proxy:
         admission: Admission,
         upstream: Upstream,
         outcomes: Outcomes,
+        note_row: Callable[[LedgerRow, int], None],
         *,
         retries: int,
         clock: Callable[[], datetime],
@@ -49,6 +50,7 @@ class Proxy:
         self._admission = admission
         self._upstream = upstream
         self._outcomes = outcomes
+        self._note_row = note_row
         self._retries = retries
         self._clock = clock
 
@@ -58,9 +60,8 @@ class Proxy:
         async def send(attempt: "Attempt") -> Done[Reply]:
             reply = await self._upstream.send(attempt.deployment, attempt.call, attempt.hold.output_cap)
             self._outcomes.note(attempt.deployment, None)
-            settled = await self._admission.settle(
-                self._settlement(attempt, reply.usage, dict(reply.usage_reported), reply.answer_id)
-            )
+            settlement = self._settlement(attempt, reply.usage, dict(reply.usage_reported), reply.answer_id)
+            settled = await self._settle(attempt, settlement)
             return Done(reply, attempt.journey, attempt.caller, attempt.deployment, settled)
 
         return await self._try(journey, caller, call, send)
@@ -70,9 +71,11 @@ class Proxy:
 
         async def send(attempt: "Attempt") -> Done[StreamedReply]:
             async def settle(outcome: Outcome) -> None:
-                await self._admission.settle(self._stream_settlement(attempt, outcome))
+                streamed = replace(attempt, journey=attempt.journey.with_(first_token_at=began_at))
+                await self._settle(streamed, self._stream_settlement(streamed, outcome))
 
             reply = await self._upstream.stream(attempt.deployment, attempt.call, attempt.hold.output_cap, settle)
+            began_at = self._clock()  # the first chunk is there, and nothing has read on yet
             return Done(reply, attempt.journey, attempt.caller, attempt.deployment)
 
         return await self._try(journey, caller, call, send)
@@ -93,17 +96,26 @@ class Proxy:
             except UpstreamRefused as refused:
                 self._outcomes.note(deployment, refused)
                 again = refused.retryable and retries + 1 < len(chosen)
-                self._admission.settle_later(self._failure_settlement(attempt, refused, leaves_row=not again))
+                # Before anything else: what this attempt holds must not be in the way of the next.
+                await self._settle(attempt, self._failure_settlement(attempt, refused, leaves_row=not again))
                 if not again:
                     raise AlreadyRecorded(refused) from refused
             except BaseException:
                 # Nobody knows what became of it: the whole hold is spent, and none stays open for ever.
-                self._admission.settle_later(
-                    SettleHold(hold_id=hold.hold_id, billed_nano_usd=None, usage=self._lost(attempt))
-                )
+                lost = self._lost(attempt)
+                self._admission.settle_later(SettleHold(hold_id=hold.hold_id, billed_nano_usd=None, usage=lost))
+                self._note_row(lost, hold.held_nano_usd)
                 raise
             hold_id = str(uuid.uuid4())
         raise AssertionError("the last attempt returns or raises")
+
+    async def _settle(self, attempt: "Attempt", settlement: SettleHold) -> SettledHold | None:
+        settled = await self._admission.settle(settlement)
+        if settlement.usage is not None:
+            held, billed = attempt.hold.held_nano_usd, settlement.billed_nano_usd
+            presumed = held if billed is None else min(billed, held)
+            self._note_row(settlement.usage, settled.charged_nano_usd if settled else presumed)
+        return settled
 
     def _settlement(
         self, attempt: "Attempt", usage: Usage | None, reported: dict[str, object], answer_id: str

@@ -33,6 +33,7 @@ class Journey:
     call: Call | None = None
     deployment: Deployment | None = None
     retries: int = 0
+    first_token_at: datetime | None = None
 
     def with_(self, **known: Any) -> "Journey":
         return replace(self, **known)
@@ -106,7 +107,7 @@ def _usage(journey: Journey, ended: datetime) -> Usage:
         model_id=deployment.id if deployment else "",
         provider=deployment.provider if deployment else "",
         started_at=journey.started_at,
-        first_token_at=ended,
+        first_token_at=journey.first_token_at or ended,
         ended_at=ended,
         request_tags=tuple(dict.fromkeys(tags)),
         session_id=(call.session_id if call else None) or journey.call_id,

@@ -1,7 +1,7 @@
 """A provider that speaks OpenAI's dialect, as a process: ``python -m tests.support.upstream --port N``.
 
 What it does is asked for by the model's name (see ``BEHAVIOURS``); any other name gets an ordinary answer.
-``GET /seen`` lists the requests since ``POST /forget``; ``POST /go`` lets the streams of the model ``gated`` go on.
+``GET /seen`` lists the requests since ``POST /forget``; ``POST /go`` lets the calls of ``gated`` and ``held`` go on.
 """
 
 import argparse
@@ -173,6 +173,14 @@ async def gated(request: web.Request, body: Body) -> web.StreamResponse:
     return await streamed(request, chunks, gate=gate)
 
 
+async def held(request: web.Request, body: Body) -> web.StreamResponse:
+    """Nothing at all before ``POST /go``, which lets all go that are held by then."""
+    gate = request.app[GATE]
+    gate.clear()
+    await gate.wait()
+    return await ordinary(request, body)
+
+
 async def endless(request: web.Request, body: Body) -> web.StreamResponse:
     """More than fits between a provider and a client that does not read."""
     chunks: list[Any] = [chunk(body, content="x" * 100_000) for _ in range(300)]
@@ -209,6 +217,7 @@ BEHAVIOURS: dict[str, Callable[[web.Request, Body], Awaitable[web.StreamResponse
     "no-stream": no_stream,
     "usage-in-last": usage_in_last,
     "gated": gated,
+    "held": held,
     "endless": endless,
 }
 
