@@ -26,7 +26,7 @@ async def keep_duty(running: "Running[Any]", works: Sequence[Work]) -> None:
     while True:
         try:
             await _serve(running, works)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as fault:
+        except Exception as fault:  # noqa: BLE001 - whatever it is: without duty nothing is published or heard
             log.warning("duty.lost", service=running.service.name, fault=repr(fault))
         await asyncio.sleep(RETRY_SECONDS)
 
