@@ -189,6 +189,7 @@ def load(
     known = _known_names(classes.values())
     environment = {**given_variables(content), **(os.environ if environment is None else environment)}
     resolved = _resolve(dict(content), environment, "", faults)
+    unset = {fault.partition(": ")[0] for fault in faults}
     warnings = list(_check_names(resolved, known, faults))
     faults += [
         f"{name}: is set, and this version of Keystead does not have it yet"
@@ -203,7 +204,8 @@ def load(
         try:
             settings[service] = settings_class.model_validate(merged)
         except ValidationError as invalid:
-            faults += [_sentence(error, settings_class, merged) for error in invalid.errors(include_url=False)]
+            found = [_sentence(error, settings_class, merged) for error in invalid.errors(include_url=False)]
+            faults += [fault for fault in found if fault.partition(": ")[0] not in unset]
     if faults:
         raise SettingsInvalid(sorted(set(faults)))
     return settings, warnings
