@@ -5,6 +5,7 @@ from typing import Any
 from services.budgets import handlers, workers
 from services.budgets.barrier import await_barrier
 from services.budgets.desk import catch_up
+from services.budgets.domain.hold import BudgetExceeded, BudgetHeld
 from services.budgets.requests import (
     AwaitBarrier,
     JoinWorker,
@@ -24,6 +25,7 @@ from services.identity.events import UserCreated, UserDeleted, UserUpdated
 from services.keys.events import CATALOG as KEYS
 from services.keys.events import KeyDeleted, KeyGenerated, KeyUpdated
 from shared import events
+from shared.errors import Refused, Unavailable
 from shared.event_store import Transaction
 from shared.service import Running
 from shared.subscriptions import Subscription
@@ -75,6 +77,9 @@ async def on_user_deleted(tx: Transaction, recorded: events.Recorded) -> None:
             await handlers.remove_budget(tx, f"user:{user_id}")
 
 
+# All that a call can be told; anything else is not about the call.
+REFUSALS = frozenset({BudgetExceeded.reason, BudgetHeld.reason})
+
 SUBSCRIPTIONS = [
     Subscription(IDENTITY, {UserCreated: on_user_limits, UserUpdated: on_user_limits, UserDeleted: on_user_deleted}),
     Subscription(KEYS, {KeyGenerated: on_key_limits, KeyUpdated: on_key_limits, KeyDeleted: on_key_deleted}),
@@ -84,13 +89,22 @@ SUBSCRIPTIONS = [
 async def place_hold(running: Running[Any], question: PlaceHold) -> PlacedHold:
     """Only when all is applied that the worker saw: a scope that nobody told of yet is not unlimited."""
     await catch_up(running, question.positions)
-    placed: PlacedHold = await running.own.places.ask(question)
+    try:
+        placed: PlacedHold = await running.own.places.ask(question)
+    except Refused as refused:
+        if refused.code in REFUSALS:
+            raise
+        raise Unavailable(refused.message, reason="budgets_unavailable") from refused
     return placed
 
 
 async def settle_hold(running: Running[Any], question: SettleHold) -> SettledHold:
     """Charged, once."""
-    settled: SettledHold = await running.own.ends.ask(question)
+    try:
+        settled: SettledHold = await running.own.ends.ask(question)
+    except Refused as refused:
+        # Nothing refuses a settlement: whoever asks must go on asking.
+        raise Unavailable(refused.message, reason="budgets_unavailable") from refused
     return settled
 
 

@@ -67,6 +67,7 @@ async def test_a_change_of_duration_is_published_too(world: World) -> None:
     key = await world.new_key(1000, "30d")
     world.clock.now = NOON - timedelta(days=1)
     await world.spend(key, 200)
+    await published(world)
     world.clock.now = NOON
     await world.update_key(key, 1000, "1d")
     await world.heard()

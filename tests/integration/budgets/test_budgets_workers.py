@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from services.budgets import barrier as barriers
 from services.budgets import jobs
 from services.budgets.events import UsageSettled
 from services.budgets.requests import (
@@ -105,6 +106,25 @@ async def test_a_barrier_tells_all_workers_and_passes_when_they_have_renewed(wor
     assert not waiting.done()
     await renew(world, worker, 1, keys=8)
     assert await waiting == 1
+
+
+async def test_a_renewal_that_is_heard_here_passes_the_barrier_without_another_look(
+    world: World, worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(barriers, "LOOK_SECONDS", 3600.0)
+    raised = asyncio.Event()
+
+    async def hear(_: bytes) -> None:
+        raised.set()
+
+    await world.keys.wire.listen(BARRIER_TOPIC, hear)
+    waiting = asyncio.create_task(barrier(world, keys=8))
+    await raised.wait()
+    for number in range(3):
+        await renew(world, worker, number, keys=7)
+    assert not waiting.done()
+    await renew(world, worker, 3, keys=8)
+    await waiting
 
 
 async def test_a_renewal_that_another_replica_heard_passes_the_barrier(world: World, worker: str) -> None:
