@@ -59,7 +59,7 @@ async def resend_invitation(tx: Transaction, *, ref: str) -> Link:
     """A new link, open for a full term. The old one is dead."""
     invitation = await read_model.find_invitation(tx, ref)
     if invitation is None:
-        raise InvitationNotFound(NO_SUCH_INVITATION, param="ref")
+        raise InvitationNotFound(f"ref: {NO_SUCH_INVITATION}", param="ref")
     generation = invitation.generation + 1
     link_id = make_link_id(tx.settings.keyring, ref, generation)
     command = ResendInvitation(
@@ -129,7 +129,7 @@ async def get_invitation(tx: Transaction, invitation_id: str) -> InvitationRow:
     row = await read_model.find_invitation(tx, invitation_id)
     row = row or await read_model.find_invitation_by_link(tx, hash_link_id(invitation_id))
     if row is None:
-        raise InvitationNotFound(NO_SUCH_INVITATION, param="invitation_id")
+        raise InvitationNotFound(f"invitation_id: {NO_SUCH_INVITATION}", param="invitation_id")
     return row
 
 

@@ -282,7 +282,8 @@ async def delete_keys(
     if body.keys is None and body.key_aliases is None:
         raise FieldMissing("keys is required, or key_aliases", param="keys")
     if not 1 <= len(names) + len(aliases) <= NAMED_MAX:
-        raise OutOfRange(f"keys and key_aliases are not 1 to {NAMED_MAX}", param="keys" if names else "key_aliases")
+        more = "key_aliases" if body.keys is None or len(aliases) > len(names) else "keys"
+        raise OutOfRange(f"keys and key_aliases are not 1 to {NAMED_MAX}", param=more)
 
     async def delete(tx: Transaction) -> DeletedKeys:
         operation = Operation.KEY_DELETE

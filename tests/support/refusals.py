@@ -1,8 +1,11 @@
 """What a refusal must look like (contract §1.4), written out from the contract and not read from the code."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from tests.support.installation import MASTER_KEY, Installation
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 OWN_ROUTES = "/keystead/v1/"
@@ -137,3 +140,32 @@ def _check_headers(refusal: Refusal, headers: Mapping[str, str]) -> None:
         assert UUID.fullmatch(headers["x-litellm-call-id"]), headers
     if refusal.status == 503 or refusal.reason in ("budget_held", "upstream_rate_limited"):
         assert int(headers["Retry-After"]) > 0, headers
+
+
+async def refused(it: Installation, method: str, path: str, body: Any = None, **options: Any) -> Refusal:
+    """How a request is refused."""
+    status, answer, headers = await it.request(method, path, body, **options)
+    assert status >= 400, (method, path, body, answer)
+    return read_refusal(path, status, answer, headers)
+
+
+async def refused_raw(
+    it: Installation, path: str, data: Any, *, key: str | None = MASTER_KEY, headers: Mapping[str, str] | None = None
+) -> Refusal:
+    """How a POST of these bytes is refused; an iterator's go in chunks."""
+    status, answer, answered = await send_raw(it, path, data, key=key, headers=headers)
+    return read_refusal(path, status, answer, answered)
+
+
+async def send_raw(
+    it: Installation, path: str, data: Any, *, key: str | None = MASTER_KEY, headers: Mapping[str, str] | None = None
+) -> tuple[int, Any, Mapping[str, str]]:
+    """A POST of these bytes as JSON, unless ``headers`` say that it is something else."""
+    sent = {
+        "Content-Type": "application/json",
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+        **(headers or {}),
+    }
+    async with it.http.post(it.url + path, data=data, headers={k: v for k, v in sent.items() if v}) as response:
+        text = await response.text()
+        return response.status, (json.loads(text) if text.startswith("{") else text), response.headers
