@@ -15,6 +15,7 @@ from services.keys.requests import FoundKey
 from shared.errors import Refused
 from shared.permissions import Role
 from shared.principal import Principal
+from shared.same_origin import check_same_origin
 from shared.secret import looks_like_ours, parse_key, token_of
 from shared.session_token import hash_of, read_session
 
@@ -23,7 +24,6 @@ MASTER_USER_ID = "default_user_id"
 COOKIE = "token"
 SESSION_PREFIX = "sk-kss1_"
 CREDENTIAL_LENGTH_MAX = 4096
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class CredentialsMissing(Refused):
@@ -47,10 +47,6 @@ class KeyExpired(Refused):
 
 class JwtInvalid(Refused):
     reason = "jwt_invalid"
-
-
-class CrossSite(Refused):
-    reason = "csrf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +141,3 @@ def find_credential(request: Request, header_name: str | None) -> Credential:
 def _without_scheme(value: str) -> str:
     scheme, _, rest = value.partition(" ")
     return rest.strip() if scheme.lower() == "bearer" and rest else value
-
-
-def check_same_origin(request: Request, base_url: str) -> None:
-    """A browser sends the cookie along with what other sites make it send: those may change nothing."""
-    if request.method in READING:
-        return
-    site = request.headers.get("sec-fetch-site")
-    if site in ("same-origin", "none"):
-        return
-    if site is None and request.headers.get("origin") == base_url.rstrip("/"):
-        return
-    raise CrossSite("a change by cookie must come from this site itself")

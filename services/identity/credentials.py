@@ -101,6 +101,15 @@ async def find_hash(tx: Transaction, user_id: str, *, lock: bool = False) -> str
     return found
 
 
+async def find_accepted_position(tx: Transaction, user_id: str) -> int | None:
+    """Where the accept stands whose password is in force; it stays so until the commit."""
+    row = await tx.connection.exec_driver_sql(
+        "select accepted_position from credentials where user_id = $1 for share", (user_id,)
+    )
+    found: int | None = row.scalar()
+    return found
+
+
 async def keep_pending(tx: Transaction, claim_id: str, user_id: str, password_hash: str) -> None:
     """Keep a password until the invitation it came with is accepted."""
     await tx.connection.exec_driver_sql(

@@ -27,7 +27,6 @@ from shared import session_token
 from shared.durations import parse_duration
 from shared.errors import Refused
 from shared.event_store import Transaction
-from shared.permissions import NotYours
 from shared.secret import draw_session
 
 # How often "last seen" is written down, at most: often enough for an idle time of hours.
@@ -37,6 +36,10 @@ USER_AGENT_LENGTH_MAX = 512
 
 class DuplicateEmail(Refused):
     reason = "duplicate_email"
+
+
+class ClaimOvertaken(Refused):
+    reason = "invitation_used"
 
 
 class CredentialsWrong(Refused):
@@ -222,11 +225,14 @@ async def activate_password(tx: Transaction, claim_id: str, user_id: str, accept
 async def claim(
     tx: Transaction, *, claim_id: str, user_id: str, accepted_position: int, visitor: Visitor
 ) -> StartedSession:
-    """The invited's own answer: the password in force, and a session."""
+    """The invited's own answer: the password in force, and a session.
+
+    Not for one who is so late that another invitation was accepted since: that ended all that came before it.
+    """
     await activate_password(tx, claim_id, user_id, accepted_position)
     user = await read_model.find_user(tx, user_id, lock=True)
-    if user is None:
-        raise NotYours("the user was deleted meanwhile")
+    if user is None or await credentials.find_accepted_position(tx, user_id) != accepted_position:
+        raise ClaimOvertaken("another invitation was accepted since, or the user was deleted")
     return await start_session(tx, user_id, role=user.role, email=user.email, method="invitation", visitor=visitor)
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from services.identity import credentials, handlers, read_model, tokens
 from services.identity.api.answers import User, cookie, jwt_of, user_answer
-from services.identity.api.sessions import visitor_of
+from services.identity.api.sessions import bearer_of, visitor_of
 from services.identity.settings import IdentitySettings
 from services.invitations.requests import AcceptedInvitation, AcceptInvitation, CheckInvitation, OpenInvitation
 from shared.answers import Answer, JsonAnswer
@@ -111,8 +111,7 @@ async def claim_token(identity: Identity, request: Request, body: ClaimBody) -> 
 def _check_credential(
     request: Request, settings: IdentitySettings, body: ClaimBody, id_hash: str, identity: Running[IdentitySettings]
 ) -> None:
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
-    credential = value.strip() if scheme.lower() == "bearer" else scheme
+    credential = bearer_of(request)
     if not credential:
         raise Refused("the onboarding credential is missing", reason="credentials_missing")
     claimed = tokens.read_onboarding(settings.keyring, credential, identity.clock())

@@ -17,6 +17,8 @@ from shared.body import StrictRoute
 from shared.event_store import Transaction
 from shared.permissions import Operation, RoleNotAllowed
 from shared.principal import Principal, may, running
+from shared.same_origin import check_same_origin
+from shared.secret import is_session
 from shared.service import Running
 from shared.values import Body, Text
 
@@ -40,6 +42,13 @@ class LogInAnswer(Answer):
 
 def visitor_of(request: Request) -> Visitor:
     return Visitor(request.client.host if request.client else None, request.headers.get("user-agent"))
+
+
+def bearer_of(request: Request) -> str:
+    """What ``Authorization`` brings, with the scheme or without; empty if nothing."""
+    value = request.headers.get("authorization", "").strip()
+    scheme, _, rest = value.partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" else value
 
 
 @router.post("/v2/login", response_model=LogInAnswer, dependencies=[may(Operation.LOG_IN)])
@@ -92,8 +101,13 @@ async def _log_in_as_master(identity: Running[IdentitySettings], password: str, 
 @router.get("/logout", dependencies=[may(Operation.LOG_OUT)])
 @router.post("/logout", dependencies=[may(Operation.LOG_OUT)])
 async def log_out(identity: Identity, request: Request) -> Response:
-    """End the cookie's session, if there is one, and lead on."""
-    session = session_token.read_session(identity.settings.keyring, request.cookies.get(COOKIE, ""))
+    """End the session that asks, if one does, and lead on."""
+    credential = bearer_of(request)
+    if not credential and (credential := request.cookies.get(COOKIE, "")):
+        check_same_origin(request, identity.settings.base_url)
+    session = (
+        credential if is_session(credential) else session_token.read_session(identity.settings.keyring, credential)
+    )
     if session is not None:
         await identity.run(_end_by_token, session_token.hash_of(session))
     location = identity.settings.logout_url or "/ui/login"

@@ -8,15 +8,14 @@ from fastapi import Request
 from services.gateway.edge import (
     Credential,
     CredentialsMissing,
-    CrossSite,
     KeyBlocked,
     KeyExpired,
     KeyUnknown,
-    check_same_origin,
     check_usable,
     find_credential,
 )
 from services.keys.requests import FoundKey
+from shared.same_origin import CrossSite, check_same_origin
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 BASE_URL = "https://keystead.test/"
