@@ -20,7 +20,7 @@ from services.budgets.requests import (
 )
 from shared.errors import Refused
 from tests.support.budgets import NOON
-from tests.support.budgets_world import World
+from tests.support.budgets_world import World, gathered
 
 GRACE = timedelta(seconds=61)
 
@@ -204,6 +204,19 @@ async def test_a_living_workers_hold_is_not_written_off(world: World, worker: st
     world.clock.now = NOON + timedelta(hours=1)
     await jobs.write_off_holds(world.budgets)
     assert (await world.window(key.scope)).leased == 60
+
+
+async def test_a_hold_is_written_off_once_however_many_replicas_do_it(world: World, worker: str) -> None:
+    replica = await world.replica()
+    key = await world.new_key(1000)
+    for _ in range(10):
+        await world.hold(key, 60)
+    await leave(world, worker)
+    world.clock.now = NOON + GRACE
+    done = await gathered(*(jobs.write_off_holds(running) for running in (world.budgets, replica) for _ in range(4)))
+    assert set(done) == {None}
+    window = await world.window(key.scope)
+    assert (window.spent, window.leased, window.presumed) == (600, 0, 600)
 
 
 async def write_off(world: World, worker: str) -> None:
