@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -91,6 +91,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, arbitrary_types_allowed=True)
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Without secrets: who prints settings means no harm."""
+        for name, value in super().__repr_args__():
+            yield name, "…" if value and _secret(str(name)) else value
+
 
 def setting(default: Any = ..., *, yaml_path: str = "", env: Sequence[str] = (), says: str) -> Any:
     """A field read from the first of ``env`` that is set, else from ``yaml_path`` (``section.name``)."""
@@ -155,6 +160,8 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            continue  # the loader itself says what is wrong with that
         if key in seen:
             raise SettingsInvalid([f"line {key_node.start_mark.line + 1}: {key!r} is there twice"])
         seen.add(key)

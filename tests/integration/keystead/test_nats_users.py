@@ -1,0 +1,150 @@
+"""A service's log-in at a real NATS that has the list of users: what it may not do is refused."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import nats.errors
+import nats.js.errors
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from keystead.app import SERVICES
+from keystead.data_folder import DataFolder
+from keystead.nats_users import nats_urls, nats_users
+from keystead.servers import NatsServer
+from shared.keyring import Keyring
+from shared.wire import Wire, inbox_of
+
+KEYRING = Keyring(base64.b64encode(bytes(32)).decode())
+NAMES = [service.name for service in SERVICES]
+PATIENCE_SECONDS = 5.0
+REFUSED_SECONDS = 0.3  # a forbidden request is told beside it; it itself gets no answer
+
+
+@pytest.fixture(scope="module")
+async def urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
+    """Each service's address at a server on which all have declared their streams."""
+    with DataFolder(tmp_path_factory.mktemp("nats")) as data:
+        server = NatsServer(data, nats_users(KEYRING), sync_always=False)
+        await server.start()
+        try:
+            addresses = nats_urls(server.url, KEYRING)
+            for name in NAMES:
+                wire = Wire(name, addresses[name])
+                await wire.broker.start()
+                await wire.declare_stream()
+                await wire.stop()
+            yield addresses
+        finally:
+            await server.stop()
+
+
+class Login:
+    """One service's connection, and what the server refused it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.client = Client()
+        self._refusals: asyncio.Queue[str] = asyncio.Queue()
+
+    async def on_error(self, fault: Exception) -> None:
+        self._refusals.put_nowait(str(fault).lower())
+
+    async def refusal(self) -> str:
+        """The next thing that was refused."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._refusals.get()
+
+    @property
+    def refused(self) -> bool:
+        return not self._refusals.empty()
+
+
+@asynccontextmanager
+async def login(urls: dict[str, str], name: str) -> AsyncIterator[Login]:
+    it = Login(name)
+    await it.client.connect(
+        urls[name], error_cb=it.on_error, allow_reconnect=False, inbox_prefix=inbox_of(name).encode()
+    )
+    try:
+        yield it
+    finally:
+        await it.client.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_service_tells_its_own_events(urls: dict[str, str], name: str) -> None:
+    async with login(urls, name) as it:
+        stored = await it.client.jetstream().publish(f"{name}.SomethingHappened.it-1", b"{}")
+        assert stored.stream == name.upper()
+        assert not it.refused
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_service_tells_no_event_of_another(urls: dict[str, str], name: str) -> None:
+    async with login(urls, name) as it:
+        for other in NAMES:
+            if other == name:
+                continue
+            subject = f"{other}.userdeleted.user-ada"
+            await it.client.publish(subject, b"{}")
+            assert f'publish to "{subject}"' in await it.refusal()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("verb", ["DELETE", "PURGE", "UPDATE", "CREATE", "MSG.DELETE", "RESTORE"])
+async def test_a_service_changes_no_stream_of_another_and_destroys_none(
+    urls: dict[str, str], name: str, verb: str
+) -> None:
+    async with login(urls, name) as it:
+        for stream in (other.upper() for other in NAMES if other != name or verb not in ("UPDATE", "CREATE")):
+            subject = f"$JS.API.STREAM.{verb}.{stream}"
+            await it.client.publish(subject, b"{}")
+            assert f'publish to "{subject.lower()}"' in await it.refusal()
+
+
+async def test_a_forbidden_deletion_has_deleted_nothing(urls: dict[str, str]) -> None:
+    async with login(urls, "keys") as it:
+        with pytest.raises((nats.errors.TimeoutError, nats.js.errors.APIError)):
+            await it.client.jetstream(timeout=REFUSED_SECONDS).delete_stream("IDENTITY")
+        await it.refusal()
+        assert (await it.client.jetstream().stream_info("IDENTITY")).config.name == "IDENTITY"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [">", "_INBOX.>", "_INBOX_identity.>", "ask.identity.*", "identity.>", "$JS.API.>", "$SYS.>"],
+)
+async def test_a_service_overhears_nobody(urls: dict[str, str], subject: str) -> None:
+    async with login(urls, "keys") as it:
+        await it.client.subscribe(subject)
+        assert f'subscription to "{subject.lower()}"' in await it.refusal()
+
+
+async def test_a_service_answers_what_it_is_asked_and_nothing_else(urls: dict[str, str]) -> None:
+    async with login(urls, "identity") as asks, login(urls, "keys") as answers:
+        question: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def answer(message: Msg) -> None:
+            question.set_result(message.reply)
+            await message.respond(b"answer")
+
+        await answers.client.subscribe("ask.keys.FindKey", cb=answer)
+        for _ in range(2):  # the client's first ping may overtake the subscription
+            await answers.client.flush()
+        assert (await asks.client.request("ask.keys.FindKey", b"", timeout=PATIENCE_SECONDS)).data == b"answer"
+        assert not answers.refused
+        await answers.client.publish(f"_INBOX_identity.{'x' * 22}.1", b"a forged answer")
+        assert 'publish to "_inbox_identity.' in await answers.refusal()
+
+
+async def test_a_stranger_is_not_let_in(urls: dict[str, str]) -> None:
+    address = urls["keys"].rpartition("@")[2]
+    for credentials in ("", "keys:guessed@", "stranger:guessed@"):
+        stranger = Client()
+        with pytest.raises(nats.errors.Error):
+            await stranger.connect(f"nats://{credentials}{address}", allow_reconnect=False, error_cb=Login("").on_error)
+        await stranger.close()

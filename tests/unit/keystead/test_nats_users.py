@@ -1,0 +1,53 @@
+"""The list of NATS users: whose subjects are whose."""
+
+import base64
+
+from keystead.app import SERVICES
+from keystead.nats_users import nats_urls, nats_users
+from shared.keyring import Keyring
+
+KEYRING = Keyring(base64.b64encode(bytes(32)).decode())
+URL = "nats://127.0.0.1:4222"
+
+
+def test_each_service_has_a_log_in_of_its_own() -> None:
+    users, urls = nats_users(KEYRING), nats_urls(URL, KEYRING)
+    assert [user.name for user in users] == [*urls] == [service.name for service in SERVICES]
+    assert len({user.password for user in users}) == len(SERVICES)
+    for user in users:
+        assert urls[user.name] == f"nats://{user.name}:{user.password}@127.0.0.1:4222"
+
+
+def test_a_log_in_that_the_address_names_is_everyones() -> None:
+    assert {*nats_urls("tls://us:secret@nats.example.test", KEYRING).values()} == {"tls://us:secret@nats.example.test"}
+
+
+def test_nobody_tells_anothers_events_nor_hears_anothers_questions_and_answers() -> None:
+    for user in nats_users(KEYRING):
+        others = [service.name for service in SERVICES if service.name != user.name]
+        said, heard = [*user.publish], [*user.subscribe]
+        assert [subject for subject in said if subject.split(".")[0] in others] == []
+        assert [subject for subject in heard if subject.split(".")[1:2] in [[other] for other in others]] == []
+        assert f"_INBOX_{user.name}.>" in heard
+        assert [subject for subject in heard if subject.startswith("_INBOX")] == [f"_INBOX_{user.name}.>"]
+
+
+def test_nobody_may_do_all() -> None:
+    for user in nats_users(KEYRING):
+        assert not {">", "*", "*.>", "$JS.>", "$JS.API.>"} & {*user.publish, *user.subscribe}
+
+
+def test_a_stream_is_declared_by_its_owner_alone_and_deleted_and_purged_by_nobody() -> None:
+    for user in nats_users(KEYRING):
+        streams = [subject for subject in user.publish if subject.startswith("$JS.API.STREAM.")]
+        changing = {subject for subject in streams if ".INFO." not in subject}
+        own = user.name.upper()
+        assert changing == {f"$JS.API.STREAM.CREATE.{own}", f"$JS.API.STREAM.UPDATE.{own}"}
+
+
+def test_a_service_has_to_do_with_its_own_consumers_alone() -> None:
+    for user in nats_users(KEYRING):
+        if user.name == "gateway":
+            continue  # a worker's are named by the server
+        consumers = [subject for subject in user.publish if ".CONSUMER." in subject or "$JS.ACK." in subject]
+        assert [subject for subject in consumers if f".{user.name}-" not in subject] == []
