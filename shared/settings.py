@@ -131,11 +131,11 @@ def _names_of_models(value: object) -> object:
 def _zone(value: object) -> object:
     try:
         return ZoneInfo(str(value))
-    except (ZoneInfoNotFoundError, ValueError) as fault:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as fault:  # a folder of zones is no zone
         raise ValueError("is not the name of a time zone (Europe/Berlin, UTC)") from fault
 
 
-UsdSetting = Annotated[int, BeforeValidator(_usd)]  # nano-USD, written in USD
+UsdSetting = Annotated[int | None, BeforeValidator(_usd)]  # nano-USD, written in USD
 ModelNames = Annotated[tuple[str, ...], BeforeValidator(_names_of_models)]
 WebAddress = Annotated[str, BeforeValidator(_web_address)]  # without the last slash
 Zone = Annotated[ZoneInfo, PlainValidator(_zone)]
