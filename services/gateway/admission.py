@@ -121,7 +121,7 @@ class Admission:
         if principal.credential == "session":
             raise RoleNotAllowed("a session can't call models: use a key")
         if principal.credential == "master_key" or principal.token is None:
-            return Caller(principal, "master_key", None, None)
+            return Caller(principal, principal.token or principal.credential, None, None)
         key = await self._view.key(principal.token)
         check_usable(key, self._running.clock())
         user = await self._view.user(key.user_id) if key.user_id is not None else None

@@ -72,7 +72,7 @@ class Edge:
         if len(text) > CREDENTIAL_LENGTH_MAX:
             raise KeyUnknown
         if hmac.compare_digest(hashlib.sha256(text.encode(errors="replace")).digest(), self._master_token):
-            return Principal(MASTER_USER_ID, Role.PROXY_ADMIN, "master_key")
+            return Principal(MASTER_USER_ID, Role.PROXY_ADMIN, "master_key", token=self._master_token.hex())
         if text.count(".") == 2:
             session = read_session(self._settings.keyring, text)
             if session is None:

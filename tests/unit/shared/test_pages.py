@@ -1,6 +1,7 @@
 """Own pages (§1.5)."""
 
 import base64
+from collections.abc import Callable
 
 import pytest
 from starlette.requests import Request
@@ -32,10 +33,23 @@ def test_a_cursor_with_any_character_changed_is_refused(place: int) -> None:
         read_cursor(KEYRING, "invitations", CURSOR[:place] + changed + CURSOR[place + 1 :])
 
 
+# By function: a cursor is drawn anew in each process, and the run's workers must agree on the names of tests.
 @pytest.mark.parametrize(
-    "cursor", ["", "1.", "1.AAAA", "é", "\x00", CURSOR[:-1], CURSOR + "A", CURSOR + "=", CURSOR * 2]
+    "spoilt",
+    [
+        lambda _: "",
+        lambda _: "1.",
+        lambda _: "1.AAAA",
+        lambda _: "é",
+        lambda _: "\x00",
+        lambda cursor: cursor[:-1],
+        lambda cursor: cursor + "A",
+        lambda cursor: cursor + "=",
+        lambda cursor: cursor * 2,
+    ],
 )
-def test_what_is_no_cursor_is_refused_by_the_parameter(cursor: str) -> None:
+def test_what_is_no_cursor_is_refused_by_the_parameter(spoilt: Callable[[str], str]) -> None:
+    cursor = spoilt(CURSOR)
     with pytest.raises(CursorUnknown) as refused:
         read_cursor(KEYRING, "invitations", cursor)
     assert (refused.value.status, refused.value.param) == (400, "after")
