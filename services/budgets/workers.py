@@ -26,7 +26,11 @@ RENEW = """
      where w.worker_id = $1 and not w.gone
     returning w.number
 """
-LEAVE = "update workers set gone = true, renewed_at = $2 where worker_id = $1 and not gone"
+# Should it overtake the joining, that comes too late.
+LEAVE = """
+    insert into workers (worker_id, renewed_at, gone) values ($1, $2, true)
+    on conflict (worker_id) do update set gone = true, renewed_at = excluded.renewed_at where not workers.gone
+"""
 LIVE = "select worker_id, number, positions::text from workers where not gone order by worker_id"
 GIVE_UP = """
     update workers set gone = true where worker_id = $1 and number = $2 and not gone returning worker_id

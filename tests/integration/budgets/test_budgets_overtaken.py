@@ -1,4 +1,4 @@
-"""Holds whose settlement overtakes them: a worker that gave up waiting ends what it asked for, come what may."""
+"""Ends that overtake their beginnings: a worker that gave up waiting ends what it asked for, come what may."""
 
 import asyncio
 import uuid
@@ -9,7 +9,7 @@ import pytest
 
 from services.budgets import handlers
 from services.budgets.handlers import End, Ended
-from services.budgets.requests import PlacedHold, PlaceHold, SettleHold
+from services.budgets.requests import JoinWorker, LeaveWorker, Passed, PlacedHold, PlaceHold, SettleHold
 from shared.errors import Refused, Unavailable
 from shared.event_store import Transaction
 from tests.support.budgets_world import Key, World
@@ -96,3 +96,10 @@ async def test_a_hold_that_is_placed_while_it_is_being_settled_is_refused(world:
         await placing
     assert refused.value.message == "this hold was settled before it was placed"
     assert (await world.window(key.scope)).leased == 0
+
+
+async def test_a_worker_whose_leaving_overtakes_its_joining_never_lives(world: World) -> None:
+    worker_id = str(uuid.uuid4())
+    for question in (LeaveWorker(worker_id=worker_id), JoinWorker(worker_id=worker_id)):
+        await world.keys.wire.ask("budgets", question, Passed)
+    assert await world.rows("select gone from workers where worker_id = $1", worker_id) == [{"gone": True}]
