@@ -29,8 +29,9 @@ from services.identity.events import CATALOG as IDENTITY
 from services.identity.requests import FindSession, FindUser, FoundSession, FoundUser
 from services.keys.events import CATALOG as KEYS
 from services.keys.requests import FindKey, FoundKey
+from shared.duty import CANCEL_AGAIN_SECONDS, end
 from shared.errors import Refused, Unavailable
-from shared.events import Catalog, Recorded, from_cloudevent
+from shared.events import Catalog, Recorded, UnknownEvent, from_cloudevent
 from shared.requests import Found, LastPosition, LogSpan, Position, Question, ReadLog
 from shared.service import Running
 
@@ -100,7 +101,8 @@ class View:
         self._running = running
         self._bound_seconds = bound_seconds
         self._clock = clock
-        self.worker_id = ""
+        self.worker_id = ""  # of the row that this worker joined with
+        self._row_id = ""  # of the row that there may be
         self.applied: dict[str, int] = dict.fromkeys(SOURCES, 0)
         self._number = 0
         self._good_until = 0.0
@@ -151,7 +153,9 @@ class View:
 
     def _apply(self, recorded: Recorded) -> None:
         event, source = recorded.event, recorded.service
-        if source == "keys" and (token := getattr(event, "token", None)):
+        if isinstance(event, UnknownEvent):
+            self._begin_anew(source, recorded.position)  # of a later version: it may be about anything
+        elif source == "keys" and (token := getattr(event, "token", None)):
             self._changed(source, self._keys, token, recorded.position)
         elif source == "identity":
             if token := getattr(event, "token", None):
@@ -159,6 +163,13 @@ class View:
             elif user_id := getattr(event, "user_id", None):
                 self._changed(source, self._users, user_id, recorded.position)
         self.applied[source] = recorded.position
+
+    def _begin_anew(self, source: str, position: int) -> None:
+        """Anything of the source may have changed up to here: no answer from before counts, kept or on its way."""
+        self._changes[source] = Changes(position)
+        for kept in (self._keys,) if source == "keys" else (self._users, self._sessions):
+            kept.clear()
+        self.applied[source] = position
 
     def _changed(self, source: str, kept: Kept[Any], subject: str, position: int) -> None:
         self._changes[source].note(subject, position)
@@ -198,13 +209,11 @@ class View:
         try:
             yield self
         finally:
-            life.cancel()
-            with suppress(asyncio.CancelledError):
-                await life
+            await end(life, again_seconds=CANCEL_AGAIN_SECONDS)
             self._good_until = 0.0
-            if self.worker_id:
+            if self._row_id:
                 with suppress(Refused):
-                    await self._running.wire.ask("budgets", LeaveWorker(worker_id=self.worker_id), Passed)
+                    await self._running.wire.ask("budgets", LeaveWorker(worker_id=self._row_id), Passed)
 
     async def _live(self) -> None:
         while True:
@@ -238,18 +247,14 @@ class View:
 
     async def _join(self) -> None:
         """Begin with an empty view at the owners' last positions; from now on barriers wait for this worker."""
-        worker_id = str(uuid.uuid4())
-        await self._running.wire.ask("budgets", JoinWorker(worker_id=worker_id), Passed)
+        self._row_id = self._row_id or str(uuid.uuid4())  # one row, however often it takes
+        await self._running.wire.ask("budgets", JoinWorker(worker_id=self._row_id), Passed)
         for source in SOURCES:
             last = await self._running.wire.ask(source, LastPosition(), Position)
-            self.applied[source] = last.position
-            # An answer that is still on its way may be older than what happened before there was anybody to hear it.
-            self._changes[source] = Changes(last.position)
-        for kept in (self._keys, self._users, self._sessions):
-            kept.clear()
+            self._begin_anew(source, last.position)
         self._number, self._stuck = 0, False
-        self.worker_id = worker_id
-        log.info("worker.joined", worker_id=worker_id)
+        self.worker_id = self._row_id
+        log.info("worker.joined", worker_id=self.worker_id)
 
     async def _renew(self) -> None:
         async with self._renewing:
@@ -260,7 +265,7 @@ class View:
             renewed = await self._running.wire.ask("budgets", question, Renewed)
             if not renewed.granted:
                 log.warning("worker.given_up", worker_id=worker_id)
-                self.worker_id, self._good_until = "", 0.0
+                self.worker_id, self._row_id, self._good_until = "", "", 0.0
                 return
             self._number = renewed.number
             self._good_until = before + self._bound_seconds
