@@ -1,10 +1,7 @@
 """Two small services to try the kernel with: a ledger that keeps accounts, and a reader that hears of them."""
 
-import asyncio
 import base64
-import inspect
 import json
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -28,6 +25,7 @@ from shared.schema import migrate, role_of
 from shared.service import Running, Service
 from shared.settings import Settings
 from shared.subscriptions import Subscription
+from tests.support import eventually as bounded
 from tests.support.databases import copy_of
 from tests.support.servers import nats_url
 
@@ -422,17 +420,9 @@ async def published(running: Running[Any]) -> list[Published]:
     return [Published(m.subject or "", m.headers or {}, json.loads(m.data or b"")) for m in messages]
 
 
-async def eventually(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
-    """Back when ``condition`` holds, however it is told; fails with its source when it has not in time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        holds = condition()
-        if inspect.isawaitable(holds):
-            holds = await holds
-        if holds:
-            return
-        assert time.monotonic() < deadline, f"not within {seconds} s: {inspect.getsource(condition).strip()}"
-        await asyncio.sleep(0.01)
+async def eventually(is_so: Callable[[], bool | Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:
+    """As everywhere, with more patience: what the kernel's tests wait for has no bound but the machine's speed."""
+    await bounded.eventually(is_so, seconds)
 
 
 async def _migrate(owner_url: str) -> None:
