@@ -127,7 +127,7 @@ async def update_user(
     settings: IdentitySettings = tx.settings
     before = await read_model.find_user(tx, user_id)
     if before is None:
-        raise UserUnknown("there is no such user", param="user_id")
+        raise UserUnknown("user_id: there is no such user", param="user_id")
     state, _ = await tx.load(user_stream(user_id), USER)
     key = await sealing.find_key(tx, settings.keyring, user_id)
     assert key is not None, "a user that is there has a sealing key"

@@ -194,7 +194,7 @@ def _create(invitation: Invitation, command: CreateInvitation) -> list[Invitatio
 
 def _resend(invitation: Invitation, command: ResendInvitation) -> list[InvitationEvent]:
     if invitation.status_at(command.now) not in (Status.OPEN, Status.EXPIRED):
-        raise InvitationNotResendable(f"the invitation is {invitation.status.name.lower()}", param="ref")
+        raise InvitationNotResendable(f"ref: the invitation is {invitation.status.name.lower()}", param="ref")
     if command.generation == invitation.generation:
         return []
     _require_invitable(command.invitee)
@@ -213,9 +213,9 @@ def _resend(invitation: Invitation, command: ResendInvitation) -> list[Invitatio
 
 def _require_invitable(invitee: Invitee) -> None:
     if invitee is Invitee.UNKNOWN:
-        raise UserNotFound("there is no such user", param="user_id")
+        raise UserNotFound("user_id: there is no such user", param="user_id")
     if invitee is Invitee.WITHOUT_EMAIL:
-        raise UserHasNoEmail("the user has no e-mail to log in with", param="user_id")
+        raise UserHasNoEmail("user_id: the user has no e-mail to log in with", param="user_id")
 
 
 def _accept(invitation: Invitation, command: AcceptInvitation) -> list[InvitationEvent]:
@@ -245,7 +245,7 @@ def require_open(invitation: Invitation, id_hash: str, now: datetime) -> None:
 def _delete(invitation: Invitation, command: DeleteInvitation) -> list[InvitationEvent]:
     status = invitation.status_at(command.now)
     if status is not Status.OPEN:
-        raise InvitationClosed(f"the invitation is {status.name.lower()}", param="invitation_id")
+        raise InvitationClosed(f"invitation_id: the invitation is {status.name.lower()}", param="invitation_id")
     return [_revoked(invitation, command)]
 
 

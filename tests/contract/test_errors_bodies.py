@@ -52,7 +52,10 @@ class World:
             "/key/block": {"key": self.key["token"]},
             "/key/unblock": {"key": self.key["token"]},
         }
-        call = {"chat/completions": CHAT, "embeddings": {"model": "mock-fast", "input": "Hi"}}
+        call: Mapping[str, dict[str, Any]] = {
+            "chat/completions": CHAT,
+            "embeddings": {"model": "mock-fast", "input": "Hi"},
+        }
         prompt = {"model": "mock-fast", "max_tokens": 1, "prompt": "Hi"}
         return bodies[route] if route in bodies else call.get(route.removeprefix("/v1").lstrip("/"), prompt)
 

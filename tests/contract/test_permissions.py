@@ -340,14 +340,18 @@ async def log_in(world: World, _: Caller) -> Request:
     return Request("/v2/login", {"username": world.carol.person.email, "password": PASSWORD})
 
 
-async def log_out(world: World, who: Caller) -> Request:
+def log_out(path: str) -> Make:
     """Of a session made for it."""
-    if who.credential != "session":
-        return Request("/session/logout")
-    person = world.owned_by(who).person
-    assert person is not None
-    answer = await world.it.ok("POST", "/v2/login", {"username": person.email, "password": PASSWORD}, key=None)
-    return Request("/session/logout", None, claims_of(answer["token"])["key"])
+
+    async def make(world: World, who: Caller) -> Request:
+        if who.credential != "session":
+            return Request(path)
+        person = world.owned_by(who).person
+        assert person is not None
+        answer = await world.it.ok("POST", "/v2/login", {"username": person.email, "password": PASSWORD}, key=None)
+        return Request(path, None, claims_of(answer["token"])["key"])
+
+    return make
 
 
 def about_invitation(path: str, relation: str, more: Mapping[str, Any]) -> Make:
@@ -437,9 +441,9 @@ ASKS: tuple[Ask, ...] = (
     Ask("POST /user/delete", "another's", delete_another),
     Ask("POST /user/delete", "unknown", fixed("/user/delete", {"user_ids": ["nobody"]})),
     Ask("POST /v2/login", "", log_in),
-    Ask("GET /logout", "", fixed("/logout")),
-    Ask("POST /logout", "", fixed("/logout")),
-    Ask("POST /session/logout", "own", log_out, elsewise=only_sessions),
+    Ask("GET /logout", "", log_out("/logout")),
+    Ask("POST /logout", "", log_out("/logout")),
+    Ask("POST /session/logout", "own", log_out("/session/logout"), elsewise=only_sessions),
     Ask("POST /invitation/new", "own", invite_oneself),
     Ask("POST /invitation/new", "another's", about_user("/invitation/new", "another's")),
     Ask("POST /invitation/new", "unknown", about_user("/invitation/new", "unknown")),

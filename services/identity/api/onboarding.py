@@ -22,7 +22,17 @@ from shared.service import Running
 from shared.values import Body, Id, Text
 from shared.values import Query as QueryModel
 
-router = APIRouter(route_class=StrictRoute, tags=["onboarding"])
+
+class LinkRoute(StrictRoute):
+    """The gate knows nothing of an invitation's credential: where there is none, no body is looked at (§1.4)."""
+
+    async def _read(self, request: Request) -> Request:
+        if request.method == "POST" and not bearer_of(request):
+            raise Refused("the onboarding credential is missing", reason="credentials_missing")
+        return await super()._read(request)
+
+
+router = APIRouter(route_class=LinkRoute, tags=["onboarding"])
 
 Identity = Annotated[Running[IdentitySettings], Depends(running("identity"))]
 
@@ -111,10 +121,7 @@ async def claim_token(identity: Identity, request: Request, body: ClaimBody) -> 
 def _check_credential(
     request: Request, settings: IdentitySettings, body: ClaimBody, id_hash: str, identity: Running[IdentitySettings]
 ) -> None:
-    credential = bearer_of(request)
-    if not credential:
-        raise Refused("the onboarding credential is missing", reason="credentials_missing")
-    claimed = tokens.read_onboarding(settings.keyring, credential, identity.clock())
+    claimed = tokens.read_onboarding(settings.keyring, bearer_of(request), identity.clock())
     if claimed != (body.user_id, id_hash):
         raise InvitationUnknown("the credential is not for this invitation, or is no longer")
 

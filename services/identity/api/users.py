@@ -324,7 +324,8 @@ async def _update(tx: Transaction, principal: Principal, body: UpdateUserBody, s
         row = await read_model.find_user_by_email(tx, body.user_email)
     principal.require(Operation.USER_UPDATE, owner_id=row.user_id if row is not None else None)
     if row is None:
-        raise UserUnknown("there is no such user", param="user_id" if body.user_id else "user_email")
+        param = "user_id" if body.user_id else "user_email"
+        raise UserUnknown(f"{param}: there is no such user", param=param)
     _check_own(principal, body)
     check_models(body.models, settings)
     given = body.model_fields_set

@@ -108,7 +108,7 @@ def decide(user: User, command: UserCommand) -> Sequence[UserEvent]:
         case SetPassword(claim_id=claim_id) if claim_id is not None and claim_id in user.claim_ids:
             return []
         case _ if user.life is not Life.ACTIVE:
-            raise UserUnknown("there is no such user", param="user_id")
+            raise UserUnknown("user_id: there is no such user", param="user_id")
         case DeleteUser(user_id, now):
             return [UserDeleted(user_id=user_id, deleted_at=now)]
         case SetPassword(user_id, claim_id, now):

@@ -181,7 +181,7 @@ def test_a_closed_invitation_is_not_taken_back(closing: InvitationEvent) -> None
 
 def test_an_invitation_that_is_over_by_the_clock_is_not_taken_back() -> None:
     refused = given(INVITATION, CREATED).when(replace(DELETE, now=END)).refused(InvitationClosed)
-    assert refused.message == "the invitation is expired"
+    assert refused.message == "invitation_id: the invitation is expired"
 
 
 def test_an_invitation_without_purpose_is_revoked() -> None:
