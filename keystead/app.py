@@ -3,14 +3,17 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from keystead.openapi import describe
 from keystead.settings import ProcessSettings
 from keystead.version import version
 from services.budgets.requests import AwaitBarrier, Passed
@@ -21,6 +24,7 @@ from services.identity.service import SERVICE as IDENTITY
 from services.invitations.service import SERVICE as INVITATIONS
 from services.keys.service import SERVICE as KEYS
 from shared.answers import JsonAnswer
+from shared.body import StrictRoute
 from shared.gate import Gate, answer_refusals
 from shared.keyring import Keyring
 from shared.permissions import Operation
@@ -144,16 +148,17 @@ def compose(
     app = _application(started)
     app.state.services = running
     answer_refusals(app)
-    routers = [*(router for service in services for router in service.routes), _documents(app)]
+    document = cache(lambda: describe(app, routes))  # some hundredths of a second, when it is first asked for
+    routers = [*(router for service in services for router in service.routes), _documents(document)]
     for router in routers:
         app.include_router(router)
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
     async def identify(request: Request) -> Principal:
         gateway = running[GATEWAY.name]
         principal: Principal = await gateway.own.edge.identify(request, gateway.clock())
         return principal
 
-    routes = [route for router in routers for route in router.routes]
     gate = Gate(app, routes=routes, identify=identify, version=version())
     return Composition(_with_cors(gate, cors_origins), started, running)
 
@@ -187,11 +192,12 @@ async def await_barrier(running: Running[Any], positions: Mapping[str, int]) -> 
     await running.wire.ask(BUDGETS.name, question, Passed, timeout_seconds=BARRIER_SECONDS)
 
 
-def _documents(app: FastAPI) -> APIRouter:
-    router = APIRouter()
+def _documents(document: Callable[[], dict[str, Any]]) -> APIRouter:
+    router = APIRouter(route_class=StrictRoute, tags=["documents"])
 
-    @router.get("/openapi.json", include_in_schema=False)
+    @router.get("/openapi.json")
     async def openapi(_: Annotated[Principal | None, may(Operation.OPENAPI)]) -> Response:
-        return JsonAnswer(app.openapi())
+        """This description of all routes."""
+        return JsonAnswer(document())
 
     return router

@@ -55,21 +55,21 @@ A_BODY: dict[str, Any] = {
 
 
 @calls.post("/v1/chat/completions", openapi_extra=A_BODY)
-@calls.post("/chat/completions", openapi_extra=A_BODY, include_in_schema=False)
+@calls.post("/chat/completions", openapi_extra=A_BODY)
 async def chat_completions(gateway: Running_, principal: Calling, request: Request) -> Response:
     """A chat completion, in OpenAI's dialect; ``stream`` for server-sent events."""
     return await _call(gateway, principal, request, CallKind.CHAT)
 
 
 @calls.post("/v1/completions", openapi_extra=A_BODY)
-@calls.post("/completions", openapi_extra=A_BODY, include_in_schema=False)
+@calls.post("/completions", openapi_extra=A_BODY)
 async def completions(gateway: Running_, principal: Calling, request: Request) -> Response:
     """A text completion."""
     return await _call(gateway, principal, request, CallKind.COMPLETION)
 
 
 @calls.post("/v1/embeddings", openapi_extra=A_BODY)
-@calls.post("/embeddings", openapi_extra=A_BODY, include_in_schema=False)
+@calls.post("/embeddings", openapi_extra=A_BODY)
 async def embeddings(gateway: Running_, principal: Calling, request: Request) -> Response:
     """Embeddings."""
     return await _call(gateway, principal, request, CallKind.EMBEDDING)
@@ -162,7 +162,7 @@ async def _callable(running_: Running[GatewaySettings], principal: Principal) ->
 
 
 @calls.get("/v1/models")
-@calls.get("/models", include_in_schema=False)
+@calls.get("/models")
 async def list_models(gateway: Running_, principal: Listing) -> Response:
     """What the credential may call."""
     own: Gateway = gateway.own
@@ -184,7 +184,7 @@ class ModelInfoQuery(QueryModel):
 
 
 @router.get("/model/info")
-@router.get("/v1/model/info", include_in_schema=False)
+@router.get("/v1/model/info")
 async def model_info(gateway: Running_, principal: Listing, query: Annotated[ModelInfoQuery, Query()]) -> Response:
     """Prices and limits of those models; no address and no credential of a provider."""
     own: Gateway = gateway.own

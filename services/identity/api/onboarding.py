@@ -87,7 +87,12 @@ async def get_token(identity: Identity, query: Annotated[InviteLinkQuery, Query(
     return JsonAnswer(OnboardingAnswer(login_url=url, token=token, user_email=email))
 
 
-@router.post("/onboarding/claim_token", response_model=ClaimedAnswer, dependencies=[may(Operation.ONBOARDING)])
+@router.post(
+    "/onboarding/claim_token",
+    response_model=ClaimedAnswer,
+    dependencies=[may(Operation.ONBOARDING)],
+    openapi_extra={"security": [{"bearer": []}]},  # the link's own, which the gate knows nothing of
+)
 async def claim_token(identity: Identity, request: Request, body: ClaimBody) -> Response:
     """Set the password and log in. One of many at once wins; a refused password leaves the invitation open."""
     settings = identity.settings

@@ -98,8 +98,8 @@ async def _log_in_as_master(identity: Running[IdentitySettings], password: str, 
     return await identity.run(handlers.log_in, DEFAULT_USER_ID, password_hash=None, method="password", visitor=visitor)
 
 
-@router.get("/logout", dependencies=[may(Operation.LOG_OUT)])
-@router.post("/logout", dependencies=[may(Operation.LOG_OUT)])
+@router.get("/logout", dependencies=[may(Operation.LOG_OUT)], status_code=303)
+@router.post("/logout", dependencies=[may(Operation.LOG_OUT)], status_code=303)
 async def log_out(identity: Identity, request: Request) -> Response:
     """End the session that asks, if one does, and lead on."""
     credential = bearer_of(request)
