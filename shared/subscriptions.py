@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from faststream.nats import NatsMessage
 
+from shared import trace
 from shared.errors import Unavailable
 from shared.event_store import Transaction
 from shared.events import Catalog, Event, Recorded, from_cloudevent
@@ -94,8 +95,6 @@ class Reader:
             )
             before = position = row.scalar_one()
             for recorded in events:
-                if recorded.position > position + 1:
-                    break
                 if recorded.position == position + 1:
                     await self._effect(tx, recorded)
                     position = recorded.position
@@ -109,12 +108,13 @@ class Reader:
 
     async def _effect(self, tx: Transaction, recorded: Recorded) -> None:
         tx.caused_by(recorded)
-        for projection in self._running.service.projections:
-            if projection.source == self.source:
-                await projection.project(tx, recorded.event)
-        handler = self._subscription.handlers.get(type(recorded.event))
-        if handler is not None:
-            await handler(tx, recorded)
+        with trace.tracing(tx.trace):
+            for projection in self._running.service.projections:
+                if projection.source == self.source:
+                    await projection.project(tx, recorded.event)
+            handler = self._subscription.handlers.get(type(recorded.event))
+            if handler is not None:
+                await handler(tx, recorded)
 
     async def catch_up(self, until: int | None = None) -> int:
         """Apply the source's log up to ``until``, or to its end as it is now. Returns the position reached."""

@@ -168,6 +168,17 @@ async def test_a_handler_that_fails_leaves_effect_and_position_and_later_succeed
     assert await notes(toys.place) == 3
 
 
+async def test_a_message_whose_handling_failed_is_delivered_again(place: Place) -> None:
+    async with by_hand(place) as running:
+        running.reader.own.poison.add("a")
+        await running.deposits(1)
+        for envelope in await _log(running):
+            await _send(running, envelope)
+        await eventually(lambda: running.reader.own.handled.count(2) >= 2)
+        running.reader.own.poison.clear()
+        await eventually(lambda: _is_at(place, 2))
+
+
 async def test_a_fence_that_meets_an_event_that_cannot_be_handled_is_unavailable(toys: Toys) -> None:
     toys.reader.own.poison.add("b")
     await toys.deposits(1, "b")
@@ -350,6 +361,24 @@ async def test_a_reaction_says_what_caused_it(toys: Toys) -> None:
     (cause,) = await toys.place.fetch("select id::text from ledger.events where type = 'Deposited'")
     reactions = await toys.place.fetch("select actor, correlation_id, causation_id from reader.events")
     assert reactions == [("ada", "request 7", cause[0])]
+
+
+async def test_what_a_reaction_asks_and_logs_belongs_to_the_same_story(place: Place) -> None:
+    traces: list[trace.Trace] = []
+
+    async def look(_: Transaction, __: object) -> None:
+        traces.append(trace.current())
+
+    subscription = replace(READER.subscriptions[0], handlers={Opened: look})
+    async with (
+        place.running(LEDGER).started() as ledger,
+        place.running(replace(READER, subscriptions=[subscription])).started() as reader,
+    ):
+        with trace.tracing(trace.Trace("request 7", actor="ada")):
+            await ledger.run(open_account, "a")
+        await reader.fence({"ledger"})
+    event_id = await place.value("select id::text from ledger.events")
+    assert traces == [trace.Trace("request 7", causation_id=event_id, actor="ada")]
 
 
 async def test_a_source_is_heard_by_its_own_catalog() -> None:
