@@ -273,8 +273,8 @@ class View:
 
     async def _mind_the_lag(self) -> None:
         """The stream may go silent or lose what it held: the owners' logs say what there is."""
-        for source in SOURCES:
-            last = await self._running.wire.ask(source, LastPosition(), Position)
+        lasts = await asyncio.gather(*(self._running.wire.ask(source, LastPosition(), Position) for source in SOURCES))
+        for source, last in zip(SOURCES, lasts, strict=True):
             await self._catch_up_or_stop(source, last.position)
 
     async def _catch_up_or_stop(self, source: str, until: int) -> None:
