@@ -1,0 +1,72 @@
+"""What is logged: to standard error, for a person or for a machine, and never what a function held when it failed."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from shared.log import LEVELS, configure
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Logging is the process's: the next test finds it as this one did."""
+    before, level = structlog.get_config(), logging.root.level
+    yield
+    structlog.configure(**before)
+    logging.root.setLevel(level)
+
+
+def fail_with(password: str) -> None:
+    try:
+        raise RuntimeError("it failed")
+    except RuntimeError:
+        structlog.get_logger().exception("something.failed", held=len(password))
+
+
+def test_readable_lines_have_no_colours_where_nobody_sees_them(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "readable")
+    structlog.get_logger().info("worker.joined", worker_id="w1")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith("Z [info     ] worker.joined worker_id=w1\n")
+
+
+@pytest.mark.parametrize("form", ["readable", "json"])
+def test_a_traceback_shows_no_values(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json" if form == "json" else "readable")
+    fail_with("correct horse battery staple")
+    said = capsys.readouterr().err
+    assert "RuntimeError: it failed" in said
+    assert "correct horse" not in said
+
+
+def test_json_is_a_line_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json")
+    fail_with("secret")
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["level"], told["held"]) == ("something.failed", "error", 6)
+    assert "RuntimeError: it failed" in told["exception"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_level_leaves_out_what_is_below_it(level: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(level, "json")
+    for each in LEVELS:
+        structlog.get_logger().log(getattr(logging, each.upper()), each)
+    told = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert told == [*LEVELS[LEVELS.index(level) :]]
+
+
+def test_what_libraries_log_goes_the_same_way_from_warnings_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest has some of its own there
+    configure("debug", "readable")
+    logging.getLogger("uvicorn.error").info("Started server process")
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "WARNING uvicorn.error Invalid HTTP request received.\n")
