@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
 
@@ -30,6 +30,7 @@ _BRACKETS = bytes.maketrans(b"[{]}", b"(())")
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # pydantic's own faults that are about how much, not about what.
 _FAULTS_OF_RANGE = """
@@ -137,8 +138,8 @@ def refused_from(invalid: ValidationError | Sequence[Mapping[str, Any]]) -> Refu
     """The first of pydantic's faults as the contract's refusal: its reason, and the dotted field as ``param``."""
     fault = invalid.errors(include_url=False)[0] if isinstance(invalid, ValidationError) else invalid[0]
     field = str((fault.get("ctx") or {}).get("field") or "")
-    places = [str(place)[:_SHOWN_LENGTH_MAX] for place in fault["loc"] if not _is_type_name(place)]
-    param = ".".join([*places, *([field] if field else [])])
+    places = [str(place) for place in fault["loc"] if not _is_type_name(place)]
+    param = _dotted([*places, *(field.split(".") if field else [])])
     return Refused(f"{param or 'the body'} {_sentence(fault)}", reason=_reason(fault), param=param or None)
 
 
@@ -336,5 +337,6 @@ def _check_text(text: str, path: tuple[str, ...]) -> None:
         raise JsonMalformed("the body holds half of a surrogate pair", param=_dotted(path) or None)
 
 
-def _dotted(path: tuple[str, ...]) -> str:
-    return ".".join(name[:_SHOWN_LENGTH_MAX] for name in path)
+def _dotted(path: Iterable[str]) -> str:
+    """A field's place, as far as it can be shown: clients choose names, and may put anything into them."""
+    return ".".join(_UNSHOWABLE.sub("\ufffd", name[:_SHOWN_LENGTH_MAX]) for name in path)

@@ -9,6 +9,9 @@ from tests.support.installation import MASTER_KEY, Installation
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 OWN_ROUTES = "/keystead/v1/"
+# A sentence is of letters: no control characters, and none that turn the direction of what follows.
+UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+MESSAGE_MAX = 3000  # 32 levels of names, shortened, are the longest place that it names
 
 # reason: status, type. A reason that the contract's table has no row for is an invalid_request_error (§1.1).
 REASONS: Mapping[str, tuple[int, str]] = {
@@ -90,7 +93,8 @@ def read_refusal(path: str, status: int, answer: Any, headers: Mapping[str, str]
         assert refusal.type in MODEL_TYPES | {""}, refusal
     else:
         assert refusal.type in (expected_type, ""), refusal
-    assert refusal.message and "\n" not in refusal.message and len(refusal.message) < 700, refusal
+    assert refusal.message and len(refusal.message) < MESSAGE_MAX, refusal
+    assert not UNSHOWABLE.search(refusal.message + (refusal.param or "")), refusal
     _check_headers(refusal, headers)
     return refusal
 
