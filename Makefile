@@ -30,7 +30,7 @@ check: install-dev ## format, lint, types, imports
 	@.venv/bin/lint-imports
 
 test: check ## the checks, then every test
-	@$(RUN) pytest -n $(WORKERS)
+	@$(RUN) pytest -n $(WORKERS) --dist loadfile
 
 format: install-dev ## put the code into its form
 	@$(RUN) ruff check --fix --quiet . || true

@@ -1,6 +1,10 @@
 """What every test may have."""
 
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+
 import pytest
+import uvloop
 
 pytest.register_assert_rewrite("tests.support")
 
@@ -15,3 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop them."""
     stop_servers(config)
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]]:
+    """The event loop that `keystead up` runs on."""
+    return {"uvloop": uvloop.new_event_loop}
