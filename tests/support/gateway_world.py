@@ -4,7 +4,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -14,10 +14,20 @@ import asyncpg
 import nats
 from nats.aio.client import Client
 
-from shared.secret import token_of
+from keystead.app import SERVICES, compose
+from services.budgets.service import SERVICE as BUDGETS
 from tests.support.eventually import eventually
-from tests.support.installation import Installation, installation, second_worker
+from tests.support.installation import (
+    Installation,
+    connections_to,
+    database,
+    installation,
+    second_worker,
+    serving,
+    settings,
+)
 from tests.support.servers import nats_url
+from tests.support.view_world import Budgets
 
 PROVIDERS_KEY = "sk-of-the-provider"
 HELLO = [{"role": "user", "content": "Say hello."}]
@@ -283,6 +293,34 @@ async def gateway_world(
             await owner.close()
 
 
+@asynccontextmanager
+async def world_apart(provider: str, models: Sequence[Body], content: Body) -> AsyncIterator[tuple[World, Budgets]]:
+    """The same with one worker, and budgets apart, which can go away and come back."""
+    async with database() as owner_url, AsyncExitStack() as stack:
+        connections = connections_to(owner_url, f"t{uuid.uuid4().hex[:10]}.")
+        loaded = settings({"model_list": [*models], **content})
+
+        async def start_budgets() -> AsyncExitStack:
+            inner = AsyncExitStack()
+            await inner.enter_async_context(serving(compose([BUDGETS], loaded, connections).app))
+            return inner
+
+        budgets = Budgets(start_budgets, await start_budgets())
+        stack.push_async_callback(budgets.go)
+        composition = compose([each for each in SERVICES if each is not BUDGETS], loaded, connections)
+        url = await stack.enter_async_context(serving(composition.app))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        owner = await asyncpg.connect(owner_url)
+        stack.push_async_callback(owner.close)
+        it = Installation(url, owner_url, connections.namespace, composition, http, loaded)
+        try:
+            yield World(it, provider, url, owner), budgets
+        finally:
+            wire = it.running("gateway").wire
+            for service in SERVICES:
+                await wire.jetstream.delete_stream(wire.stream_of(service.name))
+
+
 @dataclass
 class Asked:
     """The questions of one kind that were asked while somebody listened."""
@@ -310,15 +348,6 @@ async def listening(it: Installation, service: str, question: str) -> AsyncItera
         yield asked
     finally:
         await client.close()
-
-
-def unknown_key() -> str:
-    """A key that nobody has, of a form that must be looked up."""
-    return f"sk-{uuid.uuid4()}"
-
-
-def hash_of(key: str) -> str:
-    return token_of(key)
 
 
 async def at_once(count: int, call: Any) -> list[Any]:
