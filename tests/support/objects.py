@@ -111,6 +111,15 @@ GENERATED_KEY: Shapes = {**KEY, "key": A_KEY, "token_id": HASH, "duration": mayb
 UPDATED_KEY: Shapes = {**KEY, "key": HASH}
 DELETED_KEY: Shapes = {**KEY, "status": exactly("deleted"), "deleted_at": TIME, "deleted_by": str}
 
+USER_INFO: Shapes = {
+    "user_id": str,
+    "user_info": USER,
+    "keys": [{**KEY, "team_alias": exactly(None)}],
+    "teams": exactly([]),
+    "total_keys": int,
+    "total_teams": exactly(0),
+}
+
 LISTED_INVITATION: Shapes = {
     "user_id": str,
     "is_accepted": bool,
