@@ -1,6 +1,7 @@
 """Model calls from end to end: sent on, metered, priced, settled once, and shown; and whatever can become of one."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,6 +21,7 @@ from tests.support.gateway_world import (
     model,
     nano,
 )
+from tests.support.installation import MASTER_KEY
 from tests.support.upstream import WORDS as TEXT
 
 CHAT: dict[str, Any] = {"max_tokens": 5}
@@ -221,10 +223,10 @@ async def test_the_short_paths_do_the_same(world: World) -> None:
     assert len(await world.rows(key)) == 3
 
 
-async def test_the_master_key_calls_and_is_known_by_no_key(world: World) -> None:
-    answer = await world.call("sk-a-master-key-for-tests", **CHAT)
+async def test_the_master_key_calls_and_its_calls_stand_under_its_hash(world: World) -> None:
+    answer = await world.call(MASTER_KEY, **CHAT)
     assert answer.status == 200
-    row, *_ = await world.rows("master_key")
+    row, *_ = await world.rows(hashlib.sha256(MASTER_KEY.encode()).hexdigest())
     assert (row["user"], row["spend"]) == ("default_user_id", 0.005)
 
 
