@@ -234,6 +234,17 @@ class World:
         charged = await self.owner.fetchval("select sum(charged_nano_usd) from budgets.holds")
         assert ledger == (charged or 0)
 
+    async def somebody_waits_for_a_lock(self) -> None:
+        """Back as soon as a service waits for what a test has locked."""
+
+        async def is_so() -> bool:
+            # Within a transaction the activity stays as it was first seen.
+            await self.owner.execute("select pg_stat_clear_snapshot()")
+            waiting = "select count(*) from pg_stat_activity where datname = current_database()"
+            return bool(await self.owner.fetchval(f"{waiting} and wait_event_type = 'Lock'"))
+
+        await eventually(is_so, PATIENCE_SECONDS)
+
     async def events(self, type_: str) -> list[Body]:
         """The data of budgets' events of a type."""
         rows = await self.owner.fetch("select data::text from budgets.events where type = $1 order by position", type_)

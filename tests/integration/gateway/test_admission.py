@@ -216,6 +216,47 @@ async def test_a_budget_that_is_given_to_a_key_in_use_is_in_force_at_once_and_on
         assert (await world.call(key, max_tokens=10, url=url)).status == 200
 
 
+# What changes between the hold and the admission
+
+
+@asynccontextmanager
+async def held_up(world: World, key: Key) -> AsyncIterator["asyncio.Task[Answer]"]:
+    """A call of ten tokens whose hold is being placed, and waits for the length of the block."""
+    scope = "select from budgets.scopes where scope = $1 for update"
+
+    async def known() -> bool:
+        return bool(await world.owner.fetch(scope, key.scope))
+
+    await eventually(known)
+    async with world.owner.transaction():
+        await world.owner.execute(scope, key.scope)
+        calling = asyncio.create_task(world.call(key, max_tokens=10))
+        await world.somebody_waits_for_a_lock()
+        yield calling
+
+
+async def test_a_call_is_admitted_by_what_its_key_is_at_that_moment(world: World) -> None:
+    # What was held by the old state is back before the new one holds: the budget pays for one call.
+    key = await world.key(max_budget=0.01)
+    async with held_up(world, key) as calling:
+        await world.update(key, tags=["new"])
+    assert (await calling).status == 200
+    (row,) = await world.rows(key)
+    assert "new" in row["request_tags"]
+    holds = "select state, charged_nano_usd from budgets.holds order by admitted_at desc limit 2"
+    ended = {(state, charged) for state, charged in await world.owner.fetch(holds)}
+    assert ended == {("settled", 0), ("settled", 10 * TOKEN)}
+
+
+async def test_a_call_whose_key_goes_while_its_hold_is_placed_is_refused_and_holds_nothing(world: World) -> None:
+    key = await world.key(max_budget=0.01)
+    async with held_up(world, key) as calling:
+        await world.it.ok("POST", "/key/block", {"key": key.token})
+    assert (await calling).told == (401, "key_blocked")
+    assert await world.settled(key.scope) == 0
+    assert await world.seen() == []
+
+
 # What can't be bounded
 
 

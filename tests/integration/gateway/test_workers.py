@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import nats.js.errors
 import pytest
 import pytest_asyncio
 
@@ -353,3 +354,40 @@ async def test_a_hold_that_is_placed_after_the_worker_gave_up_waiting_is_given_b
         assert (await world.call(key, "mock")).told == (503, "budgets_unavailable")
     await world.no_hold_stays_open()
     assert (await world.call(key, "mock")).status == 200
+
+
+async def test_a_settlement_that_is_asked_for_again_is_made_once(world: World) -> None:
+    key = await world.key(max_budget=1)
+    async with world.owner.transaction():
+        await world.owner.execute("lock table budgets.ledger in share mode")
+        answer = await world.call(key, "mock")  # answered once the gateway has waited long enough for the settlement
+        assert answer.status == 200
+        assert "x-litellm-response-cost" not in answer.headers
+    await world.no_hold_stays_open()
+    await world.books_agree()
+    assert len(await world.rows(key)) == 1
+
+
+async def test_what_nats_lost_is_made_up_for(world: World) -> None:
+    key = await world.key()
+    for running in world.it.composition.services.values():
+        await running.wire.jetstream.delete_stream(running.wire.stream_of(running.service.name))
+    await changed_while_calling(
+        world,
+        chat(world, key),
+        lambda: world.it.ok("POST", "/key/block", {"key": key.token}),
+        afterwards=(401, "key_blocked"),
+    )
+    await world.it.ok("POST", "/key/unblock", {"key": key.token})
+    for url in world.urls:
+        assert (await world.call(key, "mock", url=url)).status == 200
+    await eventually(lambda: _all_streams_are_there(world), 10)
+
+
+async def _all_streams_are_there(world: World) -> bool:
+    try:
+        for running in world.it.composition.services.values():
+            await running.wire.jetstream.stream_info(running.wire.stream_of(running.service.name))
+    except nats.js.errors.NotFoundError:
+        return False
+    return True
