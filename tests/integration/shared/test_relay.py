@@ -35,14 +35,11 @@ async def record_many(tx: Transaction, count: int) -> None:
 
 @asynccontextmanager
 async def on_hand(here: Place) -> AsyncIterator[tuple[Toys, "asyncpg.Connection[asyncpg.Record]"]]:
-    """Toys whose relay never gets to publish by itself, and a connection to do it by hand."""
-    async with toys(here, relay_delay_seconds=3600) as running:
-        connection = await asyncpg.connect(here.dsn("ledger"), server_settings={"search_path": "ledger"})
-        running.ledger.relay_delay_seconds = 0
-        try:
+    """Toys whose relay never publishes by itself, for the duty is ours, and a connection to do it by hand."""
+    async with asyncpg_connection(here) as connection:
+        await connection.execute("select pg_advisory_lock(hashtextextended('ledger.duty', 0))")
+        async with toys(here) as running:
             yield running, connection
-        finally:
-            await connection.close()
 
 
 async def test_committed_events_are_published_in_position_order(toys: Toys) -> None:
