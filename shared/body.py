@@ -338,5 +338,5 @@ def _check_text(text: str, path: tuple[str, ...]) -> None:
 
 
 def _dotted(path: Iterable[str]) -> str:
-    """A field's place, as far as it can be shown: clients choose names, and may put anything into them."""
-    return ".".join(_UNSHOWABLE.sub("\ufffd", name[:_SHOWN_LENGTH_MAX]) for name in path)
+    """A field's place, as far as it can be shown: clients choose names, and may put anything into them, or nothing."""
+    return ".".join(_UNSHOWABLE.sub("\ufffd", name[:_SHOWN_LENGTH_MAX]) or '""' for name in path)

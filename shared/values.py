@@ -125,7 +125,7 @@ def _says_nothing(name: str, value: object) -> bool:
 
 
 def _refuse_field(name: str, known: frozenset[str], later: frozenset[str]) -> PydanticCustomError:
-    shown = name[:_SHOWN_LENGTH_MAX]
+    shown = name[:_SHOWN_LENGTH_MAX] or '""'
     if name in UNSUPPORTED or name in later:
         return _fault("field_unsupported", "is not supported here: leave it out, null or empty", shown)
     nearest = difflib.get_close_matches(shown, sorted(known), n=1, cutoff=0.0)

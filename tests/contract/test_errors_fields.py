@@ -1,6 +1,5 @@
 """What a field or a query parameter may not hold, at every route (contract §1.3, §1.4)."""
 
-import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
@@ -310,6 +309,16 @@ async def test_an_unknown_field_is_named_and_the_nearest_known_one(
     assert await world.positions() == before
 
 
+async def test_a_field_without_a_name_or_with_one_that_can_not_be_shown_is_told_of_all_the_same(world: World) -> None:
+    for name, shown in (("", '""'), ("a\nb", "a\ufffdb"), ("\u202eb", "\ufffdb"), ("x" * 5000, "x" * 64)):
+        refusal = await world.refused("/key/generate", {name: 1})
+        assert (refusal.reason, refusal.param) == ("field_unknown", shown), refusal
+        refusal = await world.refused("/key/generate", {name: 10**400})
+        assert (refusal.reason, refusal.param) == ("out_of_range", shown), refusal
+        refusal = await world.refused("/key/generate", {"metadata": {name: "\x00"}})
+        assert (refusal.reason, refusal.param) == ("out_of_range", f"metadata.{shown}"), refusal
+
+
 # Query parameters are classed as fields are (D4), but on /v1/*.
 Query = Mapping[str, list[tuple[str, str]]]
 PAGE = [("0", "out_of_range"), ("-1", "out_of_range"), ("x", "wrong_type"), ("1.5", "wrong_type"), ("", "wrong_type")]
@@ -486,6 +495,6 @@ async def test_a_call_overrides_nothing(world: World, route: str, name: str) -> 
 
 
 async def test_a_path_with_what_no_database_holds_is_refused(world: World) -> None:
-    for path in ("/keystead/v1/budgets/user:%00", f"/keystead/v1/budgets/user:{uuid.uuid4()}%00"):
+    for path in ("/keystead/v1/budgets/user:%00", "/keystead/v1/budgets/key:x%00y"):
         refusal = await refused(world.it, "GET", path)
         assert (refusal.reason, refusal.param) == ("out_of_range", "scope")
