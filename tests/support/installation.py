@@ -166,7 +166,14 @@ def claims_of(token: str) -> dict[str, Any]:
 async def serving(app: Any) -> AsyncIterator[str]:
     """The app on a loopback port, by a real HTTP server in this process."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="warning", access_log=False, lifespan="on", timeout_keep_alive=300
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_level="warning",
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_keep_alive=300,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve())
