@@ -2,21 +2,11 @@
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from shared.log import LEVELS, configure
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """Logging is the process's: the next test finds it as this one did."""
-    before, level = structlog.get_config(), logging.root.level
-    yield
-    structlog.configure(**before)
-    logging.root.setLevel(level)
 
 
 def fail_with(password: str) -> None:
@@ -66,7 +56,7 @@ def test_what_libraries_log_goes_the_same_way_from_warnings_on(
 ) -> None:
     monkeypatch.setattr(logging.root, "handlers", [])  # pytest has some of its own there
     configure("debug", "readable")
-    logging.getLogger("uvicorn.error").info("Started server process")
-    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    logging.getLogger("a.library").info("Started server process")
+    logging.getLogger("a.library").warning("Invalid HTTP request received.")
     said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "WARNING uvicorn.error Invalid HTTP request received.\n")
+    assert (said.out, said.err) == ("", "WARNING a.library Invalid HTTP request received.\n")
