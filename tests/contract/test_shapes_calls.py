@@ -163,6 +163,22 @@ async def test_the_rows_of_calls(world: World) -> None:
     assert succeeded["metadata"]["user_api_key_alias"] == "for rows"
 
 
+async def test_an_answers_call_id_is_its_rows(world: World) -> None:
+    """By which a call is asked about later (§3.9), a refused one too."""
+    key = await world.ask("POST", "/key/generate", {"max_budget": 0.00006}, key=world.session)
+    ids = []
+    for wanted in (200, 429):
+        status, _, headers = await world.it.request("POST", "/v1/chat/completions", CHAT, key=key["key"])
+        assert status == wanted
+        ids.append(headers["x-litellm-call-id"])
+
+    async def are_there() -> bool:
+        rows = await world.ask("GET", f"/spend/logs?api_key={key['token']}")
+        return sorted(row["litellm_call_id"] for row in rows) == sorted(ids)
+
+    await eventually(are_there)
+
+
 async def test_the_sums_of_days(world: World) -> None:
     row = (await _rows(world, 1))[0]
     day = row["startTime"][:10]
