@@ -23,7 +23,7 @@ from shared.event_store import Transaction, read_log
 from shared.events import Catalog, Event
 from shared.projections import Projection, create_tables
 from shared.relay import relay
-from shared.requests import CatchUp, LastPosition, LogSpan, Position, Question, ReadLog
+from shared.requests import CatchUp, LastPosition, LogSpan, Position, ReadLog
 from shared.schema import async_url
 from shared.subscriptions import Reader, Subscription
 from shared.wire import Wire
@@ -221,9 +221,6 @@ class Running(Generic[S]):
                     await self.readers[source].catch_up()
         except TimeoutError as fault:
             raise Unavailable(f"{self.service.name} is behind {', '.join(sorted(sources))}") from fault
-
-    async def ask(self, service: str, question: Question, answer: type[Any], **kwargs: Any) -> Any:
-        return await self.wire.ask(service, question, answer, **kwargs)
 
     async def health(self) -> "Health":
         """Whether the database answers, and whether NATS is connected."""

@@ -201,8 +201,8 @@ async def _emails(budgets: Running[Any], rows: Sequence[UsageRow]) -> dict[str, 
     user_ids = {row.row["user_id"] for row in rows} - {None}
     if not user_ids:
         return {}
-    opened: OpenedEmails = await budgets.ask("identity", OpenEmails(user_ids=tuple(sorted(user_ids))), OpenedEmails)
-    return opened.emails
+    question = OpenEmails(user_ids=tuple(sorted(user_ids)))
+    return (await budgets.wire.ask("identity", question, OpenedEmails)).emails
 
 
 def _midnight(day: date | None) -> datetime | None:

@@ -41,23 +41,23 @@ async def raw_client(place: Place) -> AsyncIterator[Client]:
 
 async def test_a_service_answers_what_it_can_be_asked(toys: Toys) -> None:
     await toys.deposits(3)
-    found = await toys.reader.ask("ledger", FindAccount(account="a"), FoundAccount)
+    found = await toys.reader.wire.ask("ledger", FindAccount(account="a"), FoundAccount)
     assert found == FoundAccount(position=4, exists=True, balance=3)
-    assert (await toys.reader.ask("ledger", FindAccount(account="b"), FoundAccount)).exists is False
+    assert (await toys.reader.wire.ask("ledger", FindAccount(account="b"), FoundAccount)).exists is False
 
 
 async def test_a_service_may_ask_itself(toys: Toys) -> None:
     await toys.deposits(1)
-    assert (await toys.ledger.ask("ledger", LastPosition(), Position)).position == 2
+    assert (await toys.ledger.wire.ask("ledger", LastPosition(), Position)).position == 2
 
 
 async def test_every_service_says_where_its_log_ends_and_reads_it_out(toys: Toys) -> None:
-    assert (await toys.reader.ask("ledger", LastPosition(), Position)).position == 0
+    assert (await toys.reader.wire.ask("ledger", LastPosition(), Position)).position == 0
     await toys.deposits(3)
-    assert (await toys.reader.ask("ledger", LastPosition(), Position)).position == 4
-    span = await toys.reader.ask("ledger", ReadLog(after=1, limit=2), LogSpan)
+    assert (await toys.reader.wire.ask("ledger", LastPosition(), Position)).position == 4
+    span = await toys.reader.wire.ask("ledger", ReadLog(after=1, limit=2), LogSpan)
     assert ([event["position"] for event in span.events], span.read_up_to) == ([2, 3], 3)
-    span = await toys.reader.ask("ledger", ReadLog(after=0, types=("Opened",)), LogSpan)
+    span = await toys.reader.wire.ask("ledger", ReadLog(after=0, types=("Opened",)), LogSpan)
     assert ([event["type"] for event in span.events], span.read_up_to) == (["Opened"], 4)
 
 
@@ -67,20 +67,20 @@ async def test_no_reading_is_longer_than_a_thousand_events(toys: Toys) -> None:
             await tx.record("many", Opened(account=f"a{number}"))
 
     await toys.ledger.run(record)
-    span = await toys.reader.ask("ledger", ReadLog(after=0, limit=10**9), LogSpan)
+    span = await toys.reader.wire.ask("ledger", ReadLog(after=0, limit=10**9), LogSpan)
     assert (len(span.events), span.read_up_to) == (1000, 1000)
 
 
 async def test_a_service_that_is_asked_to_catch_up_has_when_it_answers(toys: Toys) -> None:
     await toys.deposits(3)
-    own_position = await toys.ledger.ask("reader", CatchUp(source="ledger", position=4), Position)
+    own_position = await toys.ledger.wire.ask("reader", CatchUp(source="ledger", position=4), Position)
     assert own_position.position == 3
     assert await toys.place.value("select count(*) from reader.events") == 3
 
 
 async def test_a_refusal_comes_through_with_all_it_says(toys: Toys) -> None:
     with pytest.raises(Refused) as refused:
-        await toys.reader.ask("ledger", Misbehave(how="refuse"), Echo)
+        await toys.reader.wire.ask("ledger", Misbehave(how="refuse"), Echo)
     refusal = refused.value
     assert (refusal.code, refusal.status, refusal.message) == ("over_own_limit", 400, "it is over the limit")
     assert (refusal.param, refusal.type, refusal.headers) == ("a.b", "odd_error", {"Retry-After": "7"})
@@ -88,7 +88,7 @@ async def test_a_refusal_comes_through_with_all_it_says(toys: Toys) -> None:
 
 async def test_what_is_unavailable_there_is_unavailable_here_and_says_when_to_try_again(toys: Toys) -> None:
     with pytest.raises(Unavailable) as unavailable:
-        await toys.ledger.ask("reader", CatchUp(source="ledger", position=99), Position)
+        await toys.ledger.wire.ask("reader", CatchUp(source="ledger", position=99), Position)
     assert (unavailable.value.status, unavailable.value.headers) == (503, {"Retry-After": "1"})
 
 
@@ -96,7 +96,7 @@ async def test_with_nobody_there_to_answer_it_is_unavailable_at_once(place: Plac
     async with place.running(READER).started() as reader:
         began = time.monotonic()
         with pytest.raises(Unavailable, match="the ledger service does not answer"):
-            await reader.ask("ledger", FindAccount(account="a"), FoundAccount)
+            await reader.wire.ask("ledger", FindAccount(account="a"), FoundAccount)
         assert time.monotonic() - began < 2
 
 
@@ -131,7 +131,7 @@ async def test_a_question_that_is_not_understood_is_answered_and_logged_without_
 async def test_an_answer_that_is_none_is_the_askers_fault_to_know(toys: Toys) -> None:
     """Two programs of different versions: it must not pass as an answer."""
     with pytest.raises(ValidationError):
-        await toys.reader.ask("ledger", LastPosition(), FoundAccount)
+        await toys.reader.wire.ask("ledger", LastPosition(), FoundAccount)
 
 
 async def test_a_refusal_for_a_reason_that_this_program_does_not_know_is_unavailable(place: Place) -> None:
@@ -142,18 +142,18 @@ async def test_a_refusal_for_a_reason_that_this_program_does_not_know_is_unavail
 
         await client.subscribe(reader.wire.ask_subject("ledger", FindAccount), cb=refuse)
         with pytest.raises(Unavailable):
-            await reader.ask("ledger", FindAccount(account="a"), FoundAccount)
+            await reader.wire.ask("ledger", FindAccount(account="a"), FoundAccount)
 
 
 async def test_actor_correlation_and_cause_go_along_with_a_question(toys: Toys) -> None:
     with trace.tracing(trace.Trace("request 7", causation_id="an event", actor="ada")):
-        echo = await toys.reader.ask("ledger", Misbehave(how="echo"), Echo)
+        echo = await toys.reader.wire.ask("ledger", Misbehave(how="echo"), Echo)
     assert (echo.correlation_id, echo.causation_id, echo.actor) == ("request 7", "an event", "ada")
 
 
 async def test_an_actor_that_is_not_ascii_goes_along_and_can_not_bring_a_header_of_its_own(toys: Toys) -> None:
     with trace.tracing(trace.Trace("request 7", actor="ädä ☃\r\nkeystead-causation: forged")):
-        echo = await toys.reader.ask("ledger", Misbehave(how="echo"), Echo)
+        echo = await toys.reader.wire.ask("ledger", Misbehave(how="echo"), Echo)
     assert echo.actor.startswith("ädä ☃")
     assert echo.causation_id is None
 
@@ -167,7 +167,7 @@ async def test_replicas_share_the_questions_and_each_is_answered_once(place: Pla
     ):
         await ledger.run(open_account, "a")
         answers = await asyncio.gather(
-            *(reader.ask("ledger", FindAccount(account="a"), FoundAccount) for _ in range(20))
+            *(reader.wire.ask("ledger", FindAccount(account="a"), FoundAccount) for _ in range(20))
         )
         assert {answer.exists for answer in answers} == {True}
         inbox = client.new_inbox()

@@ -119,7 +119,7 @@ def by_hand(place: Place) -> Any:
 
 
 async def _log(running: Toys) -> list[dict[str, Any]]:
-    span: LogSpan = await running.reader.ask("ledger", ReadLog(after=0), LogSpan)
+    span: LogSpan = await running.reader.wire.ask("ledger", ReadLog(after=0), LogSpan)
     return span.events
 
 
