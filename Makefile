@@ -42,6 +42,7 @@ docs: install ## write the pages of docs/ that are made from the code
 pins: ## compile the pinned files from the .in files (needs uv)
 	$(PINS) --upgrade requirements.in -o requirements.txt
 	$(PINS) --upgrade requirements-dev.in -o requirements-dev.txt
+	$(PINS) --upgrade requirements-e2e.in -o requirements-e2e.txt
 
 .venv/installed: requirements.txt | .venv/bin/python
 	@echo "Installing requirements.txt into .venv ..."
