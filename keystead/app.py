@@ -3,35 +3,40 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from keystead import probes
 from keystead.openapi import describe
 from keystead.settings import ProcessSettings
 from keystead.version import version
 from services.budgets.requests import AwaitBarrier, Passed
 from services.budgets.service import SERVICE as BUDGETS
+from services.gateway.door import PublicDoor
 from services.gateway.model_list import DEFAULT_MODEL_LIST
+from services.gateway.passing import PassingOn
 from services.gateway.service import SERVICE as GATEWAY
 from services.identity.service import SERVICE as IDENTITY
 from services.invitations.service import SERVICE as INVITATIONS
 from services.keys.service import SERVICE as KEYS
 from shared.answers import JsonAnswer
 from shared.body import StrictRoute
-from shared.gate import Gate, answer_refusals
+from shared.gate import Door, Gate, Served, answer_refusals
+from shared.hop import InnerDoor
 from shared.keyring import Keyring
 from shared.permissions import Operation
 from shared.principal import Principal, may
 from shared.schema import migrate as migrate_schemas
 from shared.schema import role_of
-from shared.service import Running, Service
+from shared.service import Running, Service, utc_now
 from shared.settings import load
 
 SERVICES: tuple[Service[Any], ...] = (IDENTITY, INVITATIONS, KEYS, BUDGETS, GATEWAY)
@@ -116,10 +121,16 @@ def compose(
     settings: Mapping[str, Any],
     connections: Connections,
     *,
+    keyring: Keyring,
+    elsewhere: Mapping[str, str] | None = None,
     cors_origins: Sequence[str] = (),
-    **clock: Any,
+    clock: Callable[[], datetime] = utc_now,
 ) -> Composition:
-    """An application of ``services``; they start and end with it."""
+    """An application of ``services``; they start and end with it.
+
+    With a gateway among them it is open to the world, and passes the routes of the services ``elsewhere`` (a name and
+    its URL) on; without, it answers only what a gateway passed on to it.
+    """
     running = {
         service.name: Running(
             service,
@@ -129,14 +140,20 @@ def compose(
             barrier=await_barrier,
             namespace=connections.namespace,
             relay_delay_seconds=connections.relay_delay_seconds,
-            **clock,
+            clock=clock,
         )
         for service in services
+    }
+    passing = {
+        name: PassingOn(name, url, keyring, clock, settings[GATEWAY.name].key_header_name)
+        for name, url in (elsewhere or {}).items()
     }
 
     @asynccontextmanager
     async def started() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            for other in passing.values():
+                await stack.enter_async_context(other.started())
             for each in running.values():
                 await stack.enter_async_context(each.started())
             try:
@@ -146,21 +163,24 @@ def compose(
                     each.wire.closing = True
 
     app = _application(started)
-    app.state.services = running
+    app.state.services, app.state.passing = running, passing
     answer_refusals(app)
     document = cache(lambda: describe(app, routes))  # some hundredths of a second, when it is first asked for
-    routers = [*(router for service in services for router in service.routes), _documents(document)]
-    for router in routers:
+    own = [probes.router, _documents(document)]
+    known = [*services, *(each for each in SERVICES if each.name in passing)]
+    for router in (*(router for service in known for router in service.routes), *own):
         app.include_router(router)
-    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
-
-    async def identify(request: Request) -> Principal:
-        gateway = running[GATEWAY.name]
-        principal: Principal = await gateway.own.edge.identify(request, gateway.clock())
-        return principal
-
-    gate = Gate(app, routes=routes, identify=identify, version=version())
+    served = [Served(each.name, passing.get(each.name, app), _routes_of(each.routes)) for each in known]
+    served.append(Served(PROCESS, app, _routes_of(own)))
+    routes = [route for each in served for route in each.routes]
+    gateway = running.get(GATEWAY.name)
+    door: Door = PublicDoor(gateway) if gateway else InnerDoor(keyring, own=PROCESS, clock=clock)
+    gate = Gate(app, served=served, door=door, version=version())
     return Composition(_with_cors(gate, cors_origins), started, running)
+
+
+def _routes_of(routers: Sequence[APIRouter]) -> list[APIRoute]:
+    return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
 
 def _application(started: Callable[[], AbstractAsyncContextManager[None]]) -> FastAPI:

@@ -169,7 +169,9 @@ async def _serve(data: DataFolder, told: Configuration, listening: socket.socket
             {**postgres_urls(owner_url, keyring), **told.own_urls("POSTGRES")},
             {**nats_urls(nats_url, keyring), **told.own_urls("NATS")},
         )
-        composition = compose(SERVICES, told.services, connections, cors_origins=told.process.cors_origins)
+        composition = compose(
+            SERVICES, told.services, connections, keyring=keyring, cors_origins=told.process.cors_origins
+        )
         async with composition.started():
             http = _Http(
                 uvicorn.Config(
@@ -177,6 +179,7 @@ async def _serve(data: DataFolder, told: Configuration, listening: socket.socket
                     lifespan="off",
                     log_config=None,
                     access_log=False,
+                    proxy_headers=False,  # whom to believe is said by trusted_proxy_ranges
                     timeout_graceful_shutdown=DRAIN_SECONDS,
                 )
             )

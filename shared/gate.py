@@ -1,13 +1,13 @@
 """The gate: every request's way in. Finds the route, the principal, and whether its role allows the operation at all.
 
-After it a route only has to ask about the object. Who turns a request's credential into a principal is passed in.
+After it a route only has to ask about the object. How a request's credential turns into a principal is the door's.
 """
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import structlog
 from fastapi import FastAPI, Request
@@ -22,10 +22,9 @@ from shared.answers import error_answer
 from shared.errors import Refused
 from shared.permissions import PERMISSIONS, Kind, Operation
 from shared.principal import Principal, operation_of
+from shared.visitor import Visitor
 
 log = structlog.get_logger()
-
-Identify = Callable[[Request], Awaitable[Principal]]
 
 SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 OWN_PREFIX = "/keystead/"
@@ -40,21 +39,58 @@ class MethodNotAllowed(Refused):
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """A service's routes, and what serves them: this process's application, or what passes requests on to another."""
+
+    service: str
+    app: ASGIApp
+    routes: Sequence[APIRoute]
+
+
+@dataclass(frozen=True, slots=True)
 class Way:
-    """A route, and the operation it is."""
+    """A route, the operation it is, and who serves it."""
 
     route: APIRoute
     operation: Operation
+    service: str
+    app: ASGIApp
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no credential is needed, or one that the gate knows nothing of."""
+        return PERMISSIONS[self.operation].kind is Kind.OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request at the door: by what id all it causes is known, and where it came from."""
+
+    call_id: str
+    visitor: Visitor
+
+
+class Door(Protocol):
+    """Where requests come in: from anywhere, or from the gateway only."""
+
+    def greet(self, request: Request, service: str | None) -> Arrival:
+        """Take it in. ``service`` is whose route it asks for; None where there is none. Refuses nothing."""
+
+    async def identify(self, request: Request, way: Way) -> Principal | None:
+        """The principal; None where the way is open. Raises a ``Refused``."""
 
 
 class Gate:
-    """ASGI middleware around an app whose routes all name their operation; raises ``ValueError`` if one does not."""
+    """ASGI middleware in front of routes that all name their operation; raises ``ValueError`` if one does not.
 
-    def __init__(self, app: ASGIApp, *, routes: Iterable[Any], identify: Identify, version: str) -> None:
+    ``app`` is told of this process's life; each service's own gets its requests.
+    """
+
+    def __init__(self, app: ASGIApp, *, served: Iterable[Served], door: Door, version: str) -> None:
         self._app = app
-        self._identify = identify
+        self._door = door
         self._version = version
-        self._ways = [Way(route, _operation(route)) for route in routes if isinstance(route, APIRoute)]
+        self._ways = [Way(route, _operation(route), each.service, each.app) for each in served for route in each.routes]
         self._fixed: dict[tuple[str, str], Way] = {
             (method, way.route.path): way
             for way in self._ways
@@ -67,29 +103,35 @@ class Gate:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        request_id, call_id = _request_id(request), str(uuid.uuid4())
-        scope["keystead.request_id"], scope["keystead.call_id"] = request_id, call_id
-        answer = self._with_headers(send, request_id, call_id)
-        with trace.tracing(trace.Trace(correlation_id=call_id)):
+        found = self._find(scope)
+        way = found if isinstance(found, Way) else None
+        arrival = self._door.greet(request, way.service if way else None)
+        scope["keystead.request_id"], scope["keystead.call_id"] = _request_id(request), arrival.call_id
+        scope["keystead.address"], scope["keystead.exempt"] = arrival.visitor.address, arrival.visitor.exempt
+        answer = self._with_headers(send, scope["keystead.request_id"], arrival.call_id)
+        with trace.tracing(trace.Trace(correlation_id=arrival.call_id)):
             try:
-                principal = await self._admit(request)
+                way, principal = await self._admit(request, found)
             except Refused as refused:
                 await refusal(request, refused)(scope, receive, answer)
                 return
         actor = principal.actor if principal else "anonymous"
-        scope["keystead.principal"] = principal
-        with trace.tracing(trace.Trace(correlation_id=call_id, actor=actor)):
-            await self._app(scope, receive, answer)
+        scope["keystead.principal"], scope["keystead.open"] = principal, way.is_open
+        with trace.tracing(trace.Trace(correlation_id=arrival.call_id, actor=actor)):
+            await way.app(scope, receive, answer)
 
-    async def _admit(self, request: Request) -> Principal | None:
-        way = self._find(request.scope)
-        if PERMISSIONS[way.operation].kind is Kind.OPEN:
-            return None
-        principal = await self._identify(request)
-        principal.check(way.operation)
-        return principal
+    async def _admit(self, request: Request, found: Way | Refused) -> tuple[Way, Principal | None]:
+        if isinstance(found, Refused):
+            raise found
+        principal = await self._door.identify(request, found)
+        if found.is_open:
+            return found, None
+        if principal is None:
+            raise Refused("a credential is needed", reason="credentials_missing")
+        principal.check(found.operation)
+        return found, principal
 
-    def _find(self, scope: Scope) -> Way:
+    def _find(self, scope: Scope) -> Way | Refused:
         way = self._fixed.get((scope["method"], scope["path"]))
         if way is not None:
             return way
@@ -102,8 +144,8 @@ class Gate:
                 allowed |= way.route.methods or set()
         if allowed:
             allow = ", ".join(sorted(allowed))
-            raise MethodNotAllowed(f"this path takes {allow}", headers={"Allow": allow})
-        raise RouteUnknown("there is no such route")
+            return MethodNotAllowed(f"this path takes {allow}", headers={"Allow": allow})
+        return RouteUnknown("there is no such route")
 
     def _with_headers(self, send: Send, request_id: str, call_id: str) -> Send:
         async def answer(message: Message) -> None:

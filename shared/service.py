@@ -60,7 +60,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Service(Generic[S]):
-    """The sum of a service's rooms. ``lifespan`` gives what the service keeps while it runs (``Running.own``)."""
+    """The sum of a service's rooms.
+
+    ``lifespan`` gives what the service keeps while it runs (``Running.own``); ``ready`` says of that whether it can
+    do its work.
+    """
 
     name: str
     settings: type[S]
@@ -73,13 +77,19 @@ class Service(Generic[S]):
     jobs: Sequence[Job] = ()
     migrations: Sequence[Path] = ()
     lifespan: Callable[["Running[Any]"], AbstractAsyncContextManager[Any]] | None = None
+    ready: Callable[["Running[Any]"], bool] = lambda running: True
 
 
 class Health(NamedTuple):
-    """What a service depends on."""
+    """What a service depends on, and whether it can do its work."""
 
     database: bool
     nats: bool
+    ready: bool
+
+    @property
+    def good(self) -> bool:
+        return self.database and self.nats and self.ready
 
 
 class Running(Generic[S]):
@@ -223,13 +233,14 @@ class Running(Generic[S]):
             raise Unavailable(f"{self.service.name} is behind {', '.join(sorted(sources))}") from fault
 
     async def health(self) -> "Health":
-        """Whether the database answers, and whether NATS is connected."""
+        """Whether the database answers, NATS is connected, and the service can do its work."""
+        ready = self.service.ready(self)
         try:
             async with asyncio.timeout(HEALTH_SECONDS), self.engine.connect() as connection:
                 await connection.exec_driver_sql("select 1")
         except (DBAPIError, OSError, TimeoutError):
-            return Health(database=False, nats=self.wire.connected)
-        return Health(database=True, nats=self.wire.connected)
+            return Health(database=False, nats=self.wire.connected, ready=ready)
+        return Health(database=True, nats=self.wire.connected, ready=ready)
 
     def _answer_questions(self) -> None:
         self.wire.answer(LastPosition, self._last_position)

@@ -51,7 +51,7 @@ REFUSED = frozenset(
     " budget_duration max_ui_session_budget cache cache_params enable_jwt_auth litellm_jwtauth"
     " apply_user_budget_to_team_keys default_team_disabled disable_password_login_when_sso_enabled"
     " disable_env_credential_login max_failed_login_attempts_per_source failed_login_window_seconds"
-    " failed_login_block_seconds trusted_proxy_ranges webhooks spend_row_retention model_group_alias teams".split()
+    " failed_login_block_seconds webhooks spend_row_retention model_group_alias teams".split()
 )
 NOT_YET = "this version of Keystead does not have it, and leaving it out could open something"
 REFUSED_IN_ENVIRONMENT = (

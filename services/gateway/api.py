@@ -27,7 +27,6 @@ from shared.values import Query as QueryModel
 from shared.values import Text
 
 BYTES_PER_MB = 1024 * 1024
-PROBE_SECONDS = 0.9
 
 
 class ModelRoute(StrictRoute):
@@ -190,37 +189,6 @@ async def model_info(gateway: Running_, principal: Listing, query: Annotated[Mod
     own: Gateway = gateway.own
     names = await _callable(gateway, principal)
     return JsonAnswer({"data": own.catalogue.info_rows(names, query.litellm_model_id)})
-
-
-@router.get("/health/liveliness", dependencies=[may(Operation.HEALTH_PROBE)])
-@router.get("/health/liveness", dependencies=[may(Operation.HEALTH_PROBE)])
-@router.get("/livez", dependencies=[may(Operation.HEALTH_PROBE)])
-async def alive() -> Response:
-    """This process answers, whatever becomes of those it depends on."""
-    return JsonAnswer("I'm alive!")
-
-
-@router.get("/health/readiness", dependencies=[may(Operation.HEALTH_PROBE)])
-@router.get("/readyz", dependencies=[may(Operation.HEALTH_PROBE)])
-async def ready(request: Request) -> Response:
-    """Whether every service in this process has its database and NATS, and this worker may admit."""
-    services: dict[str, Running[Any]] = request.app.state.services
-    found = await asyncio.gather(*(each.health() for each in services.values()))
-    connected = all(health.database for health in found)
-    heard = all(health.nats for health in found)
-    healthy = connected and heard and services["gateway"].own.view.admits
-    names = {name: _word(health.database and health.nats) for name, health in zip(services, found, strict=True)}
-    answer = {
-        "status": _word(healthy),
-        "db": "connected" if connected else "disconnected",
-        "nats": "connected" if heard else "disconnected",
-        "services": names | {"gateway": _word(healthy)},
-    }
-    return JsonAnswer(answer, status_code=200 if healthy else 503)
-
-
-def _word(healthy: bool) -> str:
-    return "healthy" if healthy else "unhealthy"
 
 
 @router.get("/health")

@@ -45,7 +45,7 @@ def journey_of(request: Request, kind: CallKind, now: datetime, *, tag_user_agen
         call_id=request.scope["keystead.call_id"],
         kind=kind,
         started_at=now,
-        ip=request.client.host if request.client else None,
+        ip=request.scope.get("keystead.address"),
         user_agent=agent,
         user_agent_tags=user_agent_tags(agent) if tag_user_agent else (),
     )

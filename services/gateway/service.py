@@ -3,7 +3,7 @@
 It owns nothing durable; it hears keys and identity, and asks budgets for every hold.
 """
 
-from services.gateway import api
+from services.gateway import api, verify
 from services.gateway.gateway import gateway
 from services.gateway.settings import GatewaySettings
 from shared.events import Catalog
@@ -13,6 +13,7 @@ SERVICE = Service(
     name="gateway",
     settings=GatewaySettings,
     catalog=Catalog("gateway"),
-    routes=(api.calls, api.router),
+    routes=(api.calls, api.router, verify.router),
     lifespan=gateway,
+    ready=lambda running: bool(running.own.view.admits),
 )

@@ -1,12 +1,21 @@
 """The gateway's settings."""
 
+import ipaddress
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from services.gateway.model_list import ModelList
 from shared.durations import DurationText
 from shared.settings import SecretKey, Settings, WebAddress, setting
+from shared.visitor import Network
+
+
+def _network(value: object) -> Network:
+    try:
+        return ipaddress.ip_network(str(value))
+    except ValueError as fault:
+        raise ValueError("is not a range of addresses (10.0.0.0/8, fd00::/8)") from fault
 
 
 class GatewaySettings(Settings):
@@ -42,6 +51,9 @@ class GatewaySettings(Settings):
         False,
         yaml_path="litellm_settings.disable_add_user_agent_to_request_tags",
         says="Whether the client's product is left out of a call's tags.",
+    )
+    trusted_proxy_ranges: tuple[Annotated[Network, BeforeValidator(_network)], ...] = setting(
+        (), yaml_path="general_settings.trusted_proxy_ranges", says="CIDR ranges whose X-Forwarded-For is believed."
     )
     model_list: ModelList = setting([], yaml_path="model_list", says="The models, and where they are.")
 

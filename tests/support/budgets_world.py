@@ -48,6 +48,7 @@ from shared.secret import token_of
 from shared.service import Running, Service
 from shared.settings import Settings
 from tests.support.budgets import NOON, usage
+from tests.support.doors import gated
 from tests.support.installation import connections_to, database
 
 STOPPED_SECONDS = 3600.0
@@ -358,7 +359,7 @@ def _app(budgets: Running[Any]) -> Gate:
     for router in SERVICE.routes:
         app.include_router(router)
     routes = [route for router in SERVICE.routes for route in router.routes]
-    return Gate(app, routes=routes, identify=_identify, version="test")
+    return gated(app, routes, _identify)
 
 
 async def _identify(request: Request) -> Principal:

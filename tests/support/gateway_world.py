@@ -22,6 +22,7 @@ from tests.support.installation import (
     connections_to,
     database,
     installation,
+    keyring,
     second_worker,
     serving,
     settings,
@@ -313,12 +314,14 @@ async def world_apart(provider: str, models: Sequence[Body], content: Body) -> A
 
         async def start_budgets() -> AsyncExitStack:
             inner = AsyncExitStack()
-            await inner.enter_async_context(serving(compose([BUDGETS], loaded, connections).app))
+            await inner.enter_async_context(serving(compose([BUDGETS], loaded, connections, keyring=keyring()).app))
             return inner
 
         budgets = Budgets(start_budgets, await start_budgets())
         stack.push_async_callback(budgets.go)
-        composition = compose([each for each in SERVICES if each is not BUDGETS], loaded, connections)
+        composition = compose(
+            [each for each in SERVICES if each is not BUDGETS], loaded, connections, keyring=keyring()
+        )
         url = await stack.enter_async_context(serving(composition.app))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         owner = await asyncpg.connect(owner_url)

@@ -14,7 +14,7 @@ import asyncpg
 from keystead.app import compose
 from services.gateway.service import SERVICE as GATEWAY
 from services.identity.service import SERVICE as IDENTITY
-from tests.support.installation import Installation, claims_of, connections_to, serving, settings
+from tests.support.installation import Installation, claims_of, connections_to, keyring, serving, settings
 
 USER_FIELDS = frozenset(
     "user_id user_email user_alias user_role teams models spend total_spend max_budget budget_duration budget_reset_at"
@@ -129,6 +129,8 @@ async def types_of(it: Installation, stream: str, service: str = "identity") -> 
 async def replica_with(first: Installation, content: dict[str, Any], **environment: str) -> AsyncIterator[Installation]:
     """Identity and a gateway worker more, of the same installation, but with settings of their own."""
     loaded = settings(content, **environment)
-    composition = compose([IDENTITY, GATEWAY], loaded, connections_to(first.owner_url, first.namespace))
+    composition = compose(
+        [IDENTITY, GATEWAY], loaded, connections_to(first.owner_url, first.namespace), keyring=keyring()
+    )
     async with serving(composition.app) as url, aiohttp.ClientSession() as http:
         yield replace(first, url=url, composition=composition, settings=loaded, http=http)

@@ -172,6 +172,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
         log_level="warning",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         lifespan="on",
         timeout_keep_alive=300,
     )
@@ -210,7 +211,7 @@ async def installation(
     async with database() as owner_url:
         loaded = settings(content, **environment)
         connections = connections_to(owner_url, namespace, relay_delay_seconds=relay_delay_seconds)
-        composition = compose(services, loaded, connections, **({"clock": clock} if clock else {}))
+        composition = compose(services, loaded, connections, keyring=keyring(), **({"clock": clock} if clock else {}))
         async with serving(composition.app) as url, aiohttp.ClientSession() as http:
             try:
                 yield Installation(
@@ -224,7 +225,7 @@ async def installation(
 async def second_worker(first: Installation) -> AsyncIterator[str]:
     """Another gateway worker of the same installation; its URL."""
     connections = connections_to(first.owner_url, first.namespace)
-    composition = compose([GATEWAY], first.settings, connections)
+    composition = compose([GATEWAY], first.settings, connections, keyring=keyring())
     async with serving(composition.app) as url:
         yield url
 

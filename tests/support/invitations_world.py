@@ -16,11 +16,12 @@ from services.invitations.service import SERVICE
 from services.invitations.settings import InvitationsSettings
 from shared.event_store import Transaction
 from shared.events import Event
-from shared.gate import Gate, answer_refusals
+from shared.gate import answer_refusals
 from shared.permissions import Role
 from shared.principal import Principal
 from shared.service import Running, Service
 from shared.settings import Settings
+from tests.support.doors import gated
 from tests.support.installation import connections_to, database, keyring
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -108,7 +109,7 @@ async def client_of(world: World) -> AsyncIterator[AsyncClient]:
     for router in SERVICE.routes:
         app.include_router(router)
     routes = [route for router in SERVICE.routes for route in router.routes]
-    gate = Gate(app, routes=routes, identify=_identify, version="test")
+    gate = gated(app, routes, _identify)
     async with AsyncClient(transport=ASGITransport(app=gate), base_url="http://keystead.test") as client:
         client.headers["Authorization"] = Role.PROXY_ADMIN
         yield client

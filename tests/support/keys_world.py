@@ -24,6 +24,7 @@ from shared.permissions import Role
 from shared.principal import Principal
 from shared.service import Running, Service
 from shared.settings import Settings
+from tests.support.doors import gated
 from tests.support.installation import connections_to, database
 from tests.support.keys import NOON
 
@@ -192,7 +193,7 @@ def _app(keys: Running[Any]) -> Gate:
     for router in SERVICE.routes:
         app.include_router(router)
     routes = [route for router in SERVICE.routes for route in router.routes]
-    return Gate(app, routes=routes, identify=_identify, version="test")
+    return gated(app, routes, _identify)
 
 
 async def _identify(request: Request) -> Principal:

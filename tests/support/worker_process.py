@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from keystead.app import compose
 from services.gateway.service import SERVICE as GATEWAY
-from tests.support.installation import Installation, connections_to, serving, settings
+from tests.support.installation import Installation, connections_to, keyring, serving, settings
 
 
 @dataclass
@@ -59,7 +59,7 @@ async def worker_process(it: Installation, content: dict[str, Any]) -> AsyncIter
 async def work(told: TextIO, owner_url: str, namespace: str, content: dict[str, Any]) -> None:
     """Until killed."""
     loaded = settings(content)
-    async with serving(compose([GATEWAY], loaded, connections_to(owner_url, namespace)).app) as url:
+    async with serving(compose([GATEWAY], loaded, connections_to(owner_url, namespace), keyring=keyring()).app) as url:
         print(url, file=told, flush=True)
         await asyncio.Event().wait()
 

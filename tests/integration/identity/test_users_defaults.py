@@ -16,7 +16,7 @@ from services.identity.domain.user import DEFAULT_USER_ID, stream_of
 from services.identity.service import SERVICE as IDENTITY
 from shared.event_store import Transaction
 from tests.support.identity import USER_FIELDS, new_user, replica_with, types_of, user_info
-from tests.support.installation import Installation, connections_to, database, installation, settings
+from tests.support.installation import Installation, connections_to, database, installation, keyring, settings
 
 BUDGET = {"max_internal_user_budget": 9, "internal_user_budget_duration": "30d"}
 RATES = {"tpm_limit": 1000, "rpm_limit": 10, "max_parallel_requests": 2}
@@ -119,7 +119,9 @@ async def test_two_replicas_that_start_at_once_make_one_of_it() -> None:
     namespace, both_up = f"t{uuid.uuid4().hex[:10]}.", asyncio.Barrier(2)
 
     async def replica(owner_url: str) -> Sequence[str]:
-        composition = compose([IDENTITY], settings(), connections_to(owner_url, namespace))
+        composition = compose(
+            [IDENTITY], settings(), connections_to(owner_url, namespace), keyring=keyring()
+        )
         running = composition.services["identity"]
         async with running.started():
             await both_up.wait()

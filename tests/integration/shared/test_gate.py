@@ -9,10 +9,11 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request
 
 from shared.answers import JsonAnswer
-from shared.gate import Gate, answer_refusals
+from shared.gate import answer_refusals
 from shared.permissions import Operation, Role
 from shared.principal import Principal, may, running
 from shared.service import Running
+from tests.support.doors import gated
 from tests.support.installation import serving
 from tests.support.toys import Toys, close_account, deposit, note, open_account
 
@@ -51,7 +52,7 @@ async def url(toys: Toys) -> AsyncIterator[str]:
     app.state.services = {"ledger": toys.ledger, "reader": toys.reader}
     app.include_router(router)
     answer_refusals(app)
-    async with serving(Gate(app, routes=router.routes, identify=identify, version="test")) as url:
+    async with serving(gated(app, router.routes, identify)) as url:
         yield url
 
 

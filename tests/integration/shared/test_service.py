@@ -16,7 +16,7 @@ from shared import service as kernel
 from shared.errors import Unavailable
 from shared.event_store import Transaction
 from shared.requests import LastPosition, Question
-from shared.service import Job, Running
+from shared.service import Health, Job, Running
 from tests.support.toys import (
     LEDGER,
     READER,
@@ -357,9 +357,9 @@ async def _no_service_is_connected(place: Place) -> bool:
 
 
 async def test_a_service_says_whether_what_it_needs_is_there(toys: Toys) -> None:
-    assert await toys.ledger.health() == (True, True)
+    assert await toys.ledger.health() == Health(database=True, nats=True, ready=True)
     await toys.ledger.wire.broker.stop()
-    assert await toys.ledger.health() == (True, False)
+    assert await toys.ledger.health() == Health(database=True, nats=False, ready=True)
 
 
 async def test_a_transaction_goes_by_the_clock_it_was_given(place: Place) -> None:

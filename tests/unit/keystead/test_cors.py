@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from keystead.app import SERVICES, Connections, compose
-from tests.support.installation import settings
+from tests.support.installation import keyring, settings
 
 LISTED, OTHER = "https://app.example.test", "https://evil.example.test"
 POSTGRES = {service.name: "postgresql://nobody@127.0.0.1:1/nowhere" for service in SERVICES}
@@ -16,7 +16,7 @@ PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-He
 
 def client_of(*cors_origins: str) -> httpx2.AsyncClient:
     """A client of an application that is put together, and runs without its services."""
-    app = compose(SERVICES, settings(), Connections(POSTGRES, NATS), cors_origins=cors_origins).app
+    app = compose(SERVICES, settings(), Connections(POSTGRES, NATS), keyring=keyring(), cors_origins=cors_origins).app
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://keystead.test")
 
 

@@ -15,6 +15,7 @@ from shared.errors import Refused
 from shared.gate import Gate, answer_refusals
 from shared.permissions import Operation, Role
 from shared.principal import Principal, may
+from tests.support.doors import gated
 
 VERSION = "0.1.0+test"
 ran: list[str] = []
@@ -81,19 +82,19 @@ async def identify(request: Request) -> Principal:
     return Principal(f"the {given}", Role(given), "session")
 
 
-def gated(*routers: APIRouter) -> Gate:
+def gate_before(*routers: APIRouter) -> Gate:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     answer_refusals(app)
     for each in routers:
         app.include_router(each)
     routes = [route for each in routers for route in each.routes]
-    return Gate(app, routes=routes, identify=identify, version=VERSION)
+    return gated(app, routes, identify, VERSION)
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[AsyncClient]:
     ran.clear()
-    transport = ASGITransport(app=gated(router, own_router), raise_app_exceptions=False)
+    transport = ASGITransport(app=gate_before(router, own_router), raise_app_exceptions=False)
     async with AsyncClient(transport=transport, base_url="http://keystead.test") as client:
         yield client
 
@@ -154,7 +155,7 @@ async def test_a_route_that_names_no_operation_does_not_start() -> None:
     async def route() -> None: ...
 
     with pytest.raises(ValueError, match="/careless names no operation"):
-        gated(router, careless)
+        gate_before(router, careless)
 
 
 async def test_a_path_that_is_spelled_out_goes_before_one_with_a_parameter(client: AsyncClient) -> None:
@@ -278,5 +279,5 @@ async def test_what_is_not_http_is_passed_on() -> None:
 
     async def nothing(*_: Any) -> Any: ...
 
-    await Gate(app, routes=[], identify=identify, version=VERSION)({"type": "lifespan"}, nothing, nothing)
+    await gated(app, [], identify, VERSION)({"type": "lifespan"}, nothing, nothing)
     assert passed == ["lifespan"]
