@@ -67,6 +67,7 @@ class Operation(StrEnum):
     HEALTH_PROBE = "health:probe"
     HEALTH = "health:read"
     METRICS = "metrics:read"
+    VERIFY = "credential:verify"
 
 
 class Row(NamedTuple):
@@ -133,6 +134,7 @@ PERMISSIONS: Mapping[Operation, Row] = {
     Operation.HEALTH_PROBE: _open(),
     Operation.HEALTH: Row(Kind.READS, _ANY, _ANY, _NONE, _NONE),
     Operation.METRICS: Row(Kind.READS, _ANY, _ANY, _NONE, _NONE),
+    Operation.VERIFY: _open("the credential that is asked about"),
 }
 
 # What a key of each type may do at all, of what its user may (§2.2).

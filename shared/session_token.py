@@ -1,4 +1,8 @@
-"""The JWT around a session: identity signs it, the edge reads it. It informs; rights come from the session."""
+"""JWTs that others may read: the one around a session, and what ``/keystead/v1/verify`` answers.
+
+A session's informs: identity signs it, the edge reads it, rights come from the session inside. The other is for the
+program that asked, and nothing here reads it.
+"""
 
 import hashlib
 from typing import Any
@@ -11,6 +15,7 @@ from shared.keyring import Keyring
 
 ALGORITHM = "EdDSA"
 _PURPOSE, _TYPE = "session-signing", "session+jwt"
+_VERIFIED_PURPOSE, _VERIFIED_TYPE = "verify-signing", "verify+jwt"
 
 
 def sign(key: OKPKey, type_: str, claims: dict[str, Any]) -> str:
@@ -38,12 +43,17 @@ def read_session(keyring: Keyring, token: str) -> str | None:
     return key if isinstance(key, str) else None
 
 
+def sign_verified(keyring: Keyring, claims: dict[str, Any]) -> str:
+    """Who a credential is, for another program: of a key pair and a type of its own, so that it is no session's."""
+    return sign(keyring.signing_key(_VERIFIED_PURPOSE), _VERIFIED_TYPE, claims)
+
+
 def hash_of(session: str) -> str:
     """What a session is stored and looked up by."""
     return hashlib.sha256(session.encode()).hexdigest()
 
 
 def key_set(keyring: Keyring) -> dict[str, Any]:
-    """The public keys that session JWTs are verified with, as a JWK set."""
-    key = keyring.signing_key(_PURPOSE)
-    return {"keys": [key.as_dict(private=False, kid=key.thumbprint(), use="sig", alg=ALGORITHM)]}
+    """The public keys of both, as a JWK set. A reader must look at ``typ`` as well: it says which of them a JWT is."""
+    keys = [keyring.signing_key(purpose) for purpose in (_PURPOSE, _VERIFIED_PURPOSE)]
+    return {"keys": [key.as_dict(private=False, kid=key.thumbprint(), use="sig", alg=ALGORITHM) for key in keys]}

@@ -92,6 +92,7 @@ GET  /keystead/v1/me                      own  own  own  own
 GET  /keystead/v1/invitations             any  any  -    -
 POST /keystead/v1/invitations/{}/resend   any  -    -    -
 GET  /keystead/v1/budgets/{}              any  any  own  own
+GET  /keystead/v1/verify                  open
 """
 OPEN = ("open",)
 TABLE: Mapping[str, tuple[str, ...]] = {
@@ -176,6 +177,11 @@ def only_sessions(who: Caller) -> str | None:
 
 def needs_the_links_credential(who: Caller) -> str | None:
     return "credentials_missing" if who is STRANGER else "invitation_unknown"
+
+
+def needs_any_credential(who: Caller) -> str | None:
+    """The one that is asked about."""
+    return "credentials_missing" if who is STRANGER else None
 
 
 def no_key_to_read(who: Caller) -> str | None:
@@ -342,6 +348,7 @@ ASKS: tuple[Ask, ...] = (
         for relation in RELATIONS
     ),
     Ask("GET /keystead/v1/budgets/{}", "another's", fixed("/keystead/v1/budgets/proxy"), "the whole proxy's"),
+    Ask("GET /keystead/v1/verify", "own", fixed("/keystead/v1/verify"), elsewise=needs_any_credential),
 )
 CELLS = [pytest.param(ask, who, id=f"{ask} - {who}") for ask in ASKS for who in CALLERS]
 

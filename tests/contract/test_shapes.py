@@ -169,6 +169,7 @@ async def test_the_key_set(world: World) -> None:
     keys = await world.ask("GET", "/.well-known/jwks.json", key=None)
     member = {"kty": exactly("OKP"), "crv": exactly("Ed25519"), "x": str, "kid": str, "use": exactly("sig")}
     check({"keys": [{**member, "alg": exactly("EdDSA")}]}, keys)
+    assert len(keys["keys"]) == 2, "sessions' and that of what /keystead/v1/verify answers"
 
 
 async def test_a_log_out(world: World) -> None:

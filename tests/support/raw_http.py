@@ -25,7 +25,7 @@ async def exchange(url: str, method: str, target: bytes, headers: Sequence[Heade
         reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=LINE_BYTES_MAX)
         try:
             writer.write(_request(address.netloc, method, target, headers, body))
-            return await _read(reader)
+            return await _read(reader, has_body=method != "HEAD")
         finally:
             writer.close()
 
@@ -48,12 +48,14 @@ def _request(host: str, method: str, target: bytes, headers: Sequence[Header], b
     return method.encode() + b" " + target + b" HTTP/1.1\r\n" + head + b"\r\n" + body
 
 
-async def _read(reader: asyncio.StreamReader) -> Answer:
+async def _read(reader: asyncio.StreamReader, *, has_body: bool = True) -> Answer:
     status = int((await reader.readline()).split(b" ")[1])
     headers: CIMultiDict[str] = CIMultiDict()
     while (line := await reader.readline()) not in (b"\r\n", b""):
         name, _, value = line.decode("latin-1").partition(":")
         headers.add(name.strip(), value.strip())
+    if not has_body:
+        return Answer(status, headers, b"")
     if headers.get("Transfer-Encoding") == "chunked":
         return Answer(status, headers, b"".join([chunk async for chunk in _chunks(reader)]))
     length = int(headers.get("Content-Length", "0"))

@@ -114,6 +114,8 @@ def test_an_unsigned_jwt_is_read_as_nothing() -> None:
 
 
 def test_the_key_set_holds_no_private_part() -> None:
-    (key,) = session_token.key_set(KEYRING)["keys"]
-    assert "d" not in key
-    assert (key["kty"], key["crv"], key["use"], key["alg"]) == ("OKP", "Ed25519", "sig", "EdDSA")
+    keys = session_token.key_set(KEYRING)["keys"]
+    assert len({key["kid"] for key in keys}) == 2
+    for key in keys:
+        assert "d" not in key
+        assert (key["kty"], key["crv"], key["use"], key["alg"]) == ("OKP", "Ed25519", "sig", "EdDSA")
