@@ -60,6 +60,7 @@ REASONS: Mapping[str, Answer] = {
     "invitation_used": Answer(401, AUTH),
     "invitation_expired": Answer(401, AUTH),
     "credentials_wrong": Answer(401, AUTH),
+    "login_throttled": Answer(429, "rate_limit_error"),
     "body_too_large": Answer(413, INVALID),
     "media_type": Answer(415, INVALID),
     "budget_exceeded": Answer(429, "budget_exceeded"),

@@ -50,8 +50,7 @@ REFUSED = frozenset(
     " content_policy_fallbacks key_generation_settings default_key_generate_params default_team_params max_budget"
     " budget_duration max_ui_session_budget cache cache_params enable_jwt_auth litellm_jwtauth"
     " apply_user_budget_to_team_keys default_team_disabled disable_password_login_when_sso_enabled"
-    " disable_env_credential_login max_failed_login_attempts_per_source failed_login_window_seconds"
-    " failed_login_block_seconds webhooks spend_row_retention model_group_alias teams".split()
+    " disable_env_credential_login webhooks spend_row_retention model_group_alias teams".split()
 )
 NOT_YET = "this version of Keystead does not have it, and leaving it out could open something"
 REFUSED_IN_ENVIRONMENT = (
@@ -216,6 +215,13 @@ def load(
     if faults:
         raise SettingsInvalid(sorted(set(faults)))
     return settings, warnings
+
+
+def variables_of(*classes: type[BaseModel]) -> frozenset[str]:
+    """The names of all variables that these settings are read from."""
+    infos = [info for each in classes for info in each.model_fields.values()]
+    aliases = [info.validation_alias for info in infos if isinstance(info.validation_alias, AliasChoices)]
+    return frozenset(name for alias in aliases for name in alias.choices if isinstance(name, str) and name.isupper())
 
 
 def given_variables(content: Mapping[str, Any]) -> dict[str, str]:

@@ -65,6 +65,7 @@ class Hashing:
     def __init__(self, executor: ThreadPoolExecutor) -> None:
         self._executor = executor
         self._nobodys_hash = HASHER.hash("nobody's password")
+        self.turn = asyncio.Lock()  # whose log-in is looked at, of those that count if they fail
 
     async def hash(self, password: str) -> str:
         return await asyncio.get_running_loop().run_in_executor(self._executor, HASHER.hash, normalised(password))

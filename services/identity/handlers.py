@@ -66,10 +66,11 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Where a log-in comes from."""
+    """Where a log-in comes from. ``source``: what it counts on if it fails; None if it counts on nothing."""
 
     ip: str | None
     user_agent: str | None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""What time causes in identity: sessions end, and passwords whose claim came to nothing are forgotten."""
+"""What time causes in identity: sessions end; passwords that nobody claimed and failed log-ins are forgotten."""
 
 from typing import Any
 
-from services.identity import credentials, handlers
+from services.identity import credentials, handlers, throttle
 from shared.event_store import Transaction
 from shared.service import Job, Running
 
@@ -24,7 +24,12 @@ async def forget_pending_passwords(running: Running[Any]) -> None:
     await running.run(drop)
 
 
+async def forget_failed_log_ins(running: Running[Any]) -> None:
+    await running.run(throttle.forget)
+
+
 JOBS = (
     Job("expire_sessions", 10.0, expire_sessions),
     Job("forget_pending_passwords", 60.0, forget_pending_passwords),
+    Job("forget_failed_log_ins", 60.0, forget_failed_log_ins),
 )

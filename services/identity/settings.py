@@ -1,14 +1,31 @@
 """Identity's settings."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from services.identity.events import Role
-from shared.durations import DurationText
+from shared.durations import DurationText, parse_duration
 from shared.settings import ModelNames, SecretKey, Settings, UsdSetting, WebAddress, Zone, setting
 from shared.values import LimitInt
+
+# A gateway asks for a session in use every half minute, and half a minute may pass before that is written down.
+IDLE_MIN = timedelta(minutes=1)
+# Every failure that counts is kept for the window: so many are not dear, and more are no limit.
+FAILED_LOGINS_MAX, SECONDS_MAX = 10_000, 86_400
+
+
+def _an_idle_time(text: str) -> str:
+    some_day = datetime(2026, 7, 1, tzinfo=UTC)
+    if parse_duration(text).after(some_day) < some_day + IDLE_MIN:
+        raise ValueError("is too short (at least 1m)")
+    return text
+
+
+FailedLogins = Annotated[LimitInt, Field(le=FAILED_LOGINS_MAX)]
+Seconds = Annotated[LimitInt, Field(le=SECONDS_MAX)]
 
 
 class DefaultUserParams(BaseModel):
@@ -41,8 +58,26 @@ class IdentitySettings(Settings):
     session_duration: DurationText = setting(
         "24h", env=("LITELLM_UI_SESSION_DURATION",), says="How long a session lives at most."
     )
-    session_idle_timeout: DurationText = setting(
-        "8h", yaml_path="keystead_settings.session_idle_timeout", says="How long a session lives unused."
+    session_idle_timeout: Annotated[DurationText, AfterValidator(_an_idle_time)] = setting(
+        "8h",
+        yaml_path="keystead_settings.session_idle_timeout",
+        says="How long a session lives unused: at least 1m.",
+    )
+    failed_logins_max_per_source: FailedLogins = setting(
+        100,
+        yaml_path="general_settings.max_failed_login_attempts_per_source",
+        says="Log-ins that may fail in the window below from one address (of IPv6: one /64), 10 of them at one name;"
+        " above that nobody is heard from there. 0: the throttle is off.",
+    )
+    failed_login_window_seconds: Seconds = setting(
+        60,
+        yaml_path="general_settings.failed_login_window_seconds",
+        says="How long a failed log-in counts. 0: the throttle is off.",
+    )
+    failed_login_block_seconds: Seconds = setting(
+        300,
+        yaml_path="general_settings.failed_login_block_seconds",
+        says="How long nobody is heard from there. 0: the throttle is off.",
     )
     timezone: Zone = setting(
         ZoneInfo("UTC"), yaml_path="litellm_settings.timezone", says="Where budget windows begin at midnight."

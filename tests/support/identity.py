@@ -126,11 +126,14 @@ async def types_of(it: Installation, stream: str, service: str = "identity") -> 
 
 
 @asynccontextmanager
-async def replica_with(first: Installation, content: dict[str, Any], **environment: str) -> AsyncIterator[Installation]:
-    """Identity and a gateway worker more, of the same installation, but with settings of their own."""
+async def replica_with(
+    first: Installation, content: dict[str, Any], *, clock: Any = None, **environment: str
+) -> AsyncIterator[Installation]:
+    """Identity and a gateway worker more, of the same installation, but with settings (and a clock) of their own."""
     loaded = settings(content, **environment)
+    connections = connections_to(first.owner_url, first.namespace)
     composition = compose(
-        [IDENTITY, GATEWAY], loaded, connections_to(first.owner_url, first.namespace), keyring=keyring()
+        [IDENTITY, GATEWAY], loaded, connections, keyring=keyring(), **({"clock": clock} if clock else {})
     )
     async with serving(composition.app) as url, aiohttp.ClientSession() as http:
         yield replace(first, url=url, composition=composition, settings=loaded, http=http)

@@ -53,6 +53,7 @@ REASONS: Mapping[str, tuple[int, str]] = {
     "invitation_not_resendable": (409, "invalid_request_error"),
     "user_has_no_email": (400, "invalid_request_error"),
     "credentials_wrong": (401, "auth_error"),
+    "login_throttled": (429, "rate_limit_error"),
     "body_too_large": (413, "invalid_request_error"),
     "media_type": (415, "invalid_request_error"),
     "version_conflict": (409, "invalid_request_error"),

@@ -6,11 +6,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from services.identity import credentials, handlers, read_model
+from services.identity import credentials, handlers, read_model, throttle
 from services.identity.api.answers import COOKIE, cookie, jwt_of
+from services.identity.domain.throttle import source_of
 from services.identity.domain.user import DEFAULT_USER_ID
 from services.identity.handlers import StartedSession, Visitor
 from services.identity.settings import IdentitySettings
+from services.identity.throttle import Attempt
 from shared import session_token
 from shared.answers import Answer, JsonAnswer
 from shared.body import StrictRoute
@@ -41,7 +43,9 @@ class LogInAnswer(Answer):
 
 
 def visitor_of(request: Request) -> Visitor:
-    return Visitor(request.client.host if request.client else None, request.headers.get("user-agent"))
+    address: str | None = request.scope["keystead.address"]
+    source = None if address is None or request.scope["keystead.exempt"] else source_of(address)
+    return Visitor(address, request.headers.get("user-agent"), source)
 
 
 def bearer_of(request: Request) -> str:
@@ -53,12 +57,14 @@ def bearer_of(request: Request) -> str:
 
 @router.post("/v2/login", response_model=LogInAnswer, dependencies=[may(Operation.LOG_IN)])
 async def log_in(identity: Identity, request: Request, body: LogInBody) -> Response:
-    """Start a session with an e-mail address and a password."""
-    settings = identity.settings
+    """Start a session with an e-mail address and a password. Who failed too often is not heard for a while."""
+    settings, visitor = identity.settings, visitor_of(request)
+    name = body.username.strip().lower()
+    attempt = throttle.attempt_of(settings, visitor.source, name)
     if _is_ui_login(settings, body.username):
-        session = await _log_in_as_master(identity, body.password, visitor_of(request))
+        session = await _log_in_as_master(identity, attempt, body.password, visitor)
     else:
-        session = await _log_in(identity, body, visitor_of(request))
+        session = await _log_in(identity, attempt, name, body.password, visitor)
     token = jwt_of(settings, session)
     answer = LogInAnswer(
         redirect_url=f"{settings.base_url}/ui?login=success",
@@ -70,18 +76,22 @@ async def log_in(identity: Identity, request: Request, body: LogInBody) -> Respo
     return JsonAnswer(answer, headers={"Set-Cookie": cookie(settings, token, max_age_seconds=seconds)})
 
 
-async def _log_in(identity: Running[IdentitySettings], body: LogInBody, visitor: Visitor) -> StartedSession:
-    email = body.username.strip().lower()
+async def _log_in(
+    identity: Running[IdentitySettings], attempt: Attempt | None, email: str, password: str, visitor: Visitor
+) -> StartedSession:
+    async def look(tx: Transaction) -> tuple[str, str | None]:
+        await throttle.check_heard(tx, attempt)
+        user = await read_model.find_user_by_email(tx, email) if len(email) <= NAME_LENGTH_MAX else None
+        return ("", None) if user is None else (user.user_id, await credentials.find_hash(tx, user.user_id))
 
-    async def look(tx: Transaction) -> tuple[str, str | None] | None:
-        user = await read_model.find_user_by_email(tx, email)
-        return None if user is None else (user.user_id, await credentials.find_hash(tx, user.user_id))
+    user_id, password_hash = await identity.run(look)
 
-    found = await identity.run(look) if len(email) <= NAME_LENGTH_MAX else None
-    user_id, password_hash = found or ("", None)
-    # Hashed also for a name that nobody has: the answer takes as long.
-    password = body.password[: credentials.LENGTH_MAX + 1]
-    if not await identity.own.verify(password, password_hash):
+    async def is_right() -> bool:
+        # Hashed also for a name that nobody has: the answer takes as long.
+        matches: bool = await identity.own.verify(password[: credentials.LENGTH_MAX + 1], password_hash)
+        return matches
+
+    if not await throttle.check(identity, attempt, is_right):
         raise handlers.credentials_wrong()
     return await identity.run(handlers.log_in, user_id, password_hash=password_hash, method="password", visitor=visitor)
 
@@ -90,10 +100,17 @@ def _is_ui_login(settings: IdentitySettings, username: str) -> bool:
     return hmac.compare_digest(username.encode(), settings.ui_username.encode())
 
 
-async def _log_in_as_master(identity: Running[IdentitySettings], password: str, visitor: Visitor) -> StartedSession:
+async def _log_in_as_master(
+    identity: Running[IdentitySettings], attempt: Attempt | None, password: str, visitor: Visitor
+) -> StartedSession:
     settings = identity.settings
     expected = settings.ui_password or settings.master_key
-    if not hmac.compare_digest(password.encode(), expected.encode()):
+
+    async def is_right() -> bool:
+        return hmac.compare_digest(password.encode(), expected.encode())
+
+    await identity.run(throttle.check_heard, attempt)
+    if not await throttle.check(identity, attempt, is_right):
         raise handlers.credentials_wrong()
     return await identity.run(handlers.log_in, DEFAULT_USER_ID, password_hash=None, method="password", visitor=visitor)
 
