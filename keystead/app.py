@@ -40,6 +40,7 @@ from shared.service import Running, Service, utc_now
 from shared.settings import load
 
 SERVICES: tuple[Service[Any], ...] = (IDENTITY, INVITATIONS, KEYS, BUDGETS, GATEWAY)
+TITLE, SUMMARY = "Keystead", "Self-serve access to an LLM gateway."
 PROCESS = "process"  # the name of the settings that are no service's
 
 # What a page of another origin may read of an answer, besides its body.
@@ -179,15 +180,24 @@ def compose(
     return Composition(_with_cors(gate, cors_origins), started, running)
 
 
+def document() -> dict[str, Any]:
+    """The description of all that an installation serves, where none runs."""
+    routers = [*(router for service in SERVICES for router in service.routes), probes.router, _documents(dict)]
+    app = FastAPI(title=TITLE, version=version(), summary=SUMMARY)
+    for router in routers:
+        app.include_router(router)
+    return describe(app, _routes_of(routers))
+
+
 def _routes_of(routers: Sequence[APIRouter]) -> list[APIRoute]:
     return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
 
 def _application(started: Callable[[], AbstractAsyncContextManager[None]]) -> FastAPI:
     return FastAPI(
-        title="Keystead",
+        title=TITLE,
         version=version(),
-        summary="Self-serve access to an LLM gateway.",
+        summary=SUMMARY,
         lifespan=lambda _: started(),
         docs_url=None,
         redoc_url=None,

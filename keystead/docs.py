@@ -1,5 +1,6 @@
 """The pages of ``docs/`` that are made from the code: a test holds them to it."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from keystead import app, asyncapi
 from keystead.app import SERVICES
 from keystead.settings import ProcessSettings
 from services.gateway.settings import GatewaySettings
@@ -35,7 +37,13 @@ def write(folder: Path) -> None:
 
 def pages() -> Mapping[str, str]:
     """The text of each page, by its file's name."""
-    return {"settings.md": _settings_page(), "permissions.md": _permissions_page()}
+    return {
+        "settings.md": _settings_page(),
+        "permissions.md": _permissions_page(),
+        "events.md": _events_page(),
+        "openapi.json": _json(app.document()),
+        "asyncapi.json": _json(asyncapi.document()),
+    }
 
 
 def _settings_page() -> str:
@@ -122,6 +130,35 @@ def _permissions_page() -> str:
 
 def _cell(reach: Reach) -> str:
     return "" if reach is Reach.NONE else reach.name.lower()
+
+
+def _events_page() -> str:
+    rows = [
+        (
+            f"`{each.event.type_name()}`",
+            each.service,
+            " ".join(f"`{name}`" for name in each.event.model_fields),
+            each.says,
+        )
+        for each in asyncapi.told()
+    ]
+    return "\n".join(
+        [
+            "# Events",
+            "",
+            MADE,
+            "",
+            "What each service publishes on NATS, as `<service>.<event>.<stream>`, in the envelope of CloudEvents 1.0.",
+            "`asyncapi.json` has every shape. What is `sealed_…` can be opened by identity only; money is in nano-USD.",
+            "",
+            *_table(("event", "service", "fields", "says"), rows),
+            "",
+        ]
+    )
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

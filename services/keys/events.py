@@ -34,6 +34,8 @@ class KeyTerms(BaseModel):
 
 
 class KeyGenerated(Event):
+    """A key, whom it is for, and its terms."""
+
     key_id: str
     token: str
     key_name: str
@@ -57,6 +59,8 @@ class KeyUpdated(Event):
 
 
 class KeyBlocked(Event):
+    """The key opens nothing until it is unblocked."""
+
     key_id: str
     token: str
     updated_by: str
@@ -64,6 +68,8 @@ class KeyBlocked(Event):
 
 
 class KeyUnblocked(Event):
+    """The key opens again what it opened."""
+
     key_id: str
     token: str
     updated_by: str
@@ -71,12 +77,16 @@ class KeyUnblocked(Event):
 
 
 class KeyExpired(Event):
+    """The key's time was over; new terms can give it another."""
+
     key_id: str
     token: str
     expired_at: datetime
 
 
 class KeyDeleted(Event):
+    """The key is gone for good."""
+
     key_id: str
     token: str
     user_id: str | None

@@ -1,15 +1,20 @@
 """`/openapi.json` (contract §1.1): OpenAPI 3.1, every route and none that is not there, and all in it is so."""
 
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest_asyncio
+from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from tests.support.installation import Installation, installation
 from tests.support.routes import plain, routes_of
 
+ROOT = Path(__file__).parents[2]
 OWN = "/keystead/v1/"
 # §2.2: "no credential needed".
 OPEN = {
@@ -57,6 +62,13 @@ async def described() -> AsyncIterator[Described]:
 async def test_it_is_openapi_3_1(described: Described) -> None:
     assert re.fullmatch(r"3\.1\.\d+", described.document["openapi"])
     assert described.document["info"]["title"] == "Keystead" and described.document["info"]["version"]
+
+
+async def test_it_is_valid_and_what_the_documentation_holds(described: Described) -> None:
+    faults = jsonschema_rs.Draft202012Validator(OPENAPI_31).iter_errors(described.document)
+    assert [(fault.message, fault.instance_path) for fault in faults] == []
+    written = (ROOT / "docs/openapi.json").read_text(encoding="utf-8")
+    assert json.loads(written) == described.document
 
 
 async def test_it_lists_every_route_and_none_that_is_not_there(described: Described) -> None:
