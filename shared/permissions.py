@@ -44,6 +44,8 @@ class Operation(StrEnum):
     LOG_IN = "session:log-in"
     LOG_OUT = "session:log-out"
     SESSION_LOG_OUT = "session:revoke"
+    SESSION_LIST = "session:list"
+    SESSION_END = "session:end"
     JWKS = "jwks:read"
     OPENAPI = "openapi:read"
     ME = "me:read"
@@ -102,6 +104,8 @@ PERMISSIONS: Mapping[Operation, Row] = {
     Operation.LOG_IN: _open(),
     Operation.LOG_OUT: _open("works without a session"),
     Operation.SESSION_LOG_OUT: Row(Kind.CHANGES, _OWN, _OWN, _OWN, _OWN, "a session only"),
+    Operation.SESSION_LIST: Row(Kind.READS, _ANY, _ANY, _OWN, _OWN),
+    Operation.SESSION_END: Row(Kind.CHANGES, _ANY, _OWN, _OWN, _OWN),
     Operation.JWKS: _open(),
     Operation.OPENAPI: _open(),
     Operation.ME: Row(Kind.READS, _OWN, _OWN, _OWN, _OWN),

@@ -194,12 +194,17 @@ async def start_session(
 
 async def end_session(tx: Transaction, session_id: str, reason: Ending) -> None:
     tx.barriers.add(session_stream(session_id))
-    await tx.execute(session_stream(session_id), SESSION, EndSession(session_id, reason, tx.now))
+    await _end(tx, session_id, reason)
 
 
 async def end_sessions(tx: Transaction, user_id: str, reason: Ending) -> None:
     for session_id in await read_model.active_sessions(tx, user_id):
         await end_session(tx, session_id, reason)
+
+
+async def _end(tx: Transaction, session_id: str, reason: Ending) -> None:
+    await tx.execute(session_stream(session_id), SESSION, EndSession(session_id, reason, tx.now))
+    await tx.connection.exec_driver_sql("delete from session_activity where session_id = $1", (session_id,))
 
 
 async def log_in(
@@ -254,11 +259,16 @@ async def idle_until(tx: Transaction, session_id: str, started_at: datetime) -> 
     return parse_duration(settings.session_idle_timeout).after(row.scalar() or started_at)
 
 
+def idle_since(settings: IdentitySettings, now: datetime) -> datetime:
+    """Sessions that were last seen then are over."""
+    return now - (parse_duration(settings.session_idle_timeout).after(now) - now)
+
+
 async def expire_sessions(tx: Transaction, limit: int) -> int:
-    """Say of sessions whose time is over that they ended. They are refused by the clock before that."""
-    over: Sequence[str] = await read_model.sessions_over_since(tx, tx.now, limit)
+    """Say of sessions whose time is over, or that nobody uses, that they ended. The clock refuses them before that."""
+    over = await read_model.sessions_over(tx, idle_since=idle_since(tx.settings, tx.now), limit=limit)
     for session_id in over:
-        await tx.execute(session_stream(session_id), SESSION, EndSession(session_id, "expired", tx.now))
+        await _end(tx, session_id, "expired")
     return len(over)
 
 

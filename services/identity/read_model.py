@@ -4,7 +4,23 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, MetaData, Row, Table, Text, case, func, or_, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    MetaData,
+    Row,
+    Table,
+    Text,
+    case,
+    column,
+    func,
+    or_,
+    select,
+    table,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import ColumnElement
 
@@ -51,6 +67,18 @@ sessions = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("ended", Boolean, nullable=False),
 )
+
+# Where a session was started from, under the key of its user, while it lasts.
+session_visitors = Table(
+    "session_visitors_1",
+    METADATA,
+    Column("session_id", Text, primary_key=True),
+    Column("sealed_ip", Text),
+    Column("sealed_user_agent", Text),
+)
+
+# Not built from the log: using a session is no event.
+activity = table("session_activity", column("session_id", Text), column("last_seen_at", DateTime(timezone=True)))
 
 spend = Table(
     "spend_1",
@@ -114,9 +142,13 @@ async def project_session(tx: Transaction, event: Event) -> None:
                 "ended": False,
             }
             await tx.connection.execute(upsert(sessions, {"session_id": event.session_id}, values))
+            sealed = {"sealed_ip": event.sealed_ip, "sealed_user_agent": event.sealed_user_agent}
+            await tx.connection.execute(upsert(session_visitors, {"session_id": event.session_id}, sealed))
         case SessionEnded():
             ended = sessions.update().where(sessions.c.session_id == event.session_id).values(ended=True)
             await tx.connection.execute(ended)
+            visitor = session_visitors.c.session_id == event.session_id
+            await tx.connection.execute(session_visitors.delete().where(visitor))
         case _:
             pass
 
@@ -136,7 +168,7 @@ async def project_spend(tx: Transaction, event: Event) -> None:
 
 
 USERS = Projection("users", "identity", (users,), project_user)
-SESSIONS = Projection("sessions", "identity", (sessions,), project_session)
+SESSIONS = Projection("sessions", "identity", (sessions, session_visitors), project_session)
 SPEND = Projection("spend", "budgets", (spend,), project_spend)
 
 
@@ -227,11 +259,40 @@ async def find_session(tx: Transaction, token: str) -> Row[Any] | None:
     return rows.first()
 
 
-async def sessions_over_since(tx: Transaction, now: datetime, limit: int) -> Sequence[str]:
-    """Sessions past their end whose end is no event yet."""
+async def find_session_by_id(tx: Transaction, session_id: str) -> Row[Any] | None:
+    """A session by what it is known as; it may have ended."""
+    rows = await tx.connection.execute(select(sessions).where(sessions.c.session_id == session_id))
+    return rows.first()
+
+
+_last_seen_at = func.coalesce(activity.c.last_seen_at, sessions.c.started_at).label("last_seen_at")
+
+
+async def list_sessions(
+    tx: Transaction, *, idle_since: datetime, user_id: str | None, after: tuple[datetime, str] | None, limit: int
+) -> Sequence[Row[Any]]:
+    """Those that go on, the newest first, from behind ``after`` (a start and an id) on."""
+    query = (
+        select(sessions, _last_seen_at, session_visitors.c.sealed_ip, session_visitors.c.sealed_user_agent)
+        .join(activity, activity.c.session_id == sessions.c.session_id, isouter=True)
+        .join(session_visitors, session_visitors.c.session_id == sessions.c.session_id, isouter=True)
+        .where(~sessions.c.ended, sessions.c.expires_at > tx.now, _last_seen_at > idle_since)
+        .order_by(sessions.c.started_at.desc(), sessions.c.session_id.desc())
+        .limit(limit)
+    )
+    if user_id is not None:
+        query = query.where(sessions.c.user_id == user_id)
+    if after is not None:
+        query = query.where(tuple_(sessions.c.started_at, sessions.c.session_id) < after)
+    return (await tx.connection.execute(query)).all()
+
+
+async def sessions_over(tx: Transaction, *, idle_since: datetime, limit: int) -> Sequence[str]:
+    """Sessions past their end, or not used since ``idle_since``, whose end is no event yet."""
+    idle = select(activity.c.session_id).where(activity.c.last_seen_at <= idle_since)
     rows = await tx.connection.execute(
         select(sessions.c.session_id)
-        .where(~sessions.c.ended, sessions.c.expires_at <= now)
+        .where(~sessions.c.ended, or_(sessions.c.expires_at <= tx.now, sessions.c.session_id.in_(idle)))
         .order_by(sessions.c.session_id)
         .limit(limit)
     )

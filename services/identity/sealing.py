@@ -2,6 +2,7 @@
 
 import base64
 import os
+from collections.abc import Collection
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -35,6 +36,15 @@ async def find_key(tx: Transaction, keyring: Keyring, user_id: str) -> bytes | N
     row = await tx.connection.exec_driver_sql("select sealed_key from sealing_keys where user_id = $1", (user_id,))
     sealed = row.scalar()
     return None if sealed is None else keyring.open(USER_KEY, sealed, user_id.encode())
+
+
+async def find_keys(tx: Transaction, keyring: Keyring, user_ids: Collection[str]) -> dict[str, bytes]:
+    """The keys of these users; of whom it is destroyed, none."""
+    rows = await tx.connection.exec_driver_sql(
+        "select user_id, sealed_key from sealing_keys where user_id = any($1::text[])", (list(user_ids),)
+    )
+    found: list[tuple[str, str]] = [tuple(row) for row in rows]
+    return {user_id: keyring.open(USER_KEY, sealed, user_id.encode()) for user_id, sealed in found}
 
 
 def seal(key: bytes, text: str | None, field: str) -> str | None:

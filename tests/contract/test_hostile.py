@@ -88,7 +88,12 @@ class World:
 
     def target(self, path: str) -> bytes:
         """A path with something in the place of its parameter that is really there."""
-        names = {"{ref}": self.ref, "{scope:path}": f"user:{self.ada.user_id}", "{model:path}": "mock-fast"}
+        names = {
+            "{session_id}": "nothing",
+            "{ref}": self.ref,
+            "{scope:path}": f"user:{self.ada.user_id}",
+            "{model:path}": "mock-fast",
+        }
         for name, value in names.items():
             path = path.replace(name, value)
         return path.encode()

@@ -26,7 +26,12 @@ OPEN = {
     "GET /openapi.json",
     *(f"GET {path}" for path in ("/health/liveliness", "/health/liveness", "/livez", "/health/readiness", "/readyz")),
 }
-WITHOUT_BODY = {"POST /logout", "POST /session/logout"}
+WITHOUT_BODY = {
+    "POST /logout",
+    "POST /session/logout",
+    "DELETE /keystead/v1/sessions",
+    "DELETE /keystead/v1/sessions/{session_id}",
+}
 
 
 @dataclass
@@ -174,6 +179,7 @@ async def test_answers_have_the_members_that_are_described(described: Described)
         ("get", "/key/list", None),
         ("post", "/invitation/new", {"user_id": user["user_id"]}),
         ("get", "/keystead/v1/invitations", None),
+        ("get", "/keystead/v1/sessions", None),
         ("post", "/user/update", {"user_id": user["user_id"], "user_alias": "Ada"}),
     ):
         answer = await it.ok(method.upper(), path, body)

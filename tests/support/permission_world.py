@@ -201,10 +201,47 @@ def log_out(path: str) -> Make:
             return Request(path)
         person = world.owned_by(who).person
         assert person is not None
-        answer = await world.it.ok("POST", "/v2/login", {"username": person.email, "password": PASSWORD}, key=None)
-        return Request(path, None, claims_of(answer["token"])["key"])
+        return Request(path, None, await _started_by(world, person.email, PASSWORD))
 
     return make
+
+
+def about_session(relation: str) -> Make:
+    """A session made for it. The master key's user starts one by name, everybody else by their address."""
+
+    async def make(world: World, who: Caller) -> Request:
+        owner = world.owned_by(who) if relation == "own" else world.carol
+        name = (owner.person.email, PASSWORD) if owner.person else ("admin", MASTER_KEY)
+        session = await _started_by(world, *name)
+        if relation == "unknown":
+            return Request("/keystead/v1/sessions/nothing")
+        me = await world.it.ok("GET", "/keystead/v1/me", key=session)
+        return Request(f"/keystead/v1/sessions/{me['credential']['session_id']}")
+
+    return make
+
+
+def about_sessions(relation: str) -> Make:
+    """All of a user's. Where that is the caller's own, the caller is asked for by a session that can be spared."""
+
+    async def make(world: World, who: Caller) -> Request:
+        if relation != "own" or not who.role:
+            user_id = {"own": "default_user_id", "another's": await world.new_user(), "unknown": "nobody"}[relation]
+            return Request(f"/keystead/v1/sessions?user_id={user_id}")
+        person = await world.it.invite(user_role=who.role)
+        credential = person.session
+        if who.credential != "session":
+            body = {"user_id": person.user_id, "key_type": who.credential}
+            credential = (await world.it.ok("POST", "/key/generate", body))["key"]
+        return Request(f"/keystead/v1/sessions?user_id={person.user_id}", credential=credential)
+
+    return make
+
+
+async def _started_by(world: World, name: str, password: str) -> str:
+    answer = await world.it.ok("POST", "/v2/login", {"username": name, "password": password}, key=None)
+    session: str = claims_of(answer["token"])["key"]
+    return session
 
 
 def about_invitation(path: str, relation: str, more: Mapping[str, Any]) -> Make:

@@ -1,5 +1,5 @@
 """Identity's routes: users, sessions, onboarding."""
 
-from services.identity.api import onboarding, sessions, users
+from services.identity.api import onboarding, session_list, sessions, users
 
-ROUTERS = (users.router, sessions.router, onboarding.router)
+ROUTERS = (users.router, sessions.router, session_list.router, onboarding.router)

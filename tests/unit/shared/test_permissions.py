@@ -18,7 +18,7 @@ from shared.permissions import (
 
 VIEWERS = (Role.PROXY_ADMIN_VIEWER, Role.INTERNAL_USER_VIEWER)
 # Everyone ends their own sessions, also one who changes nothing else (§2.1).
-A_VIEWERS_CHANGES = {Operation.SESSION_LOG_OUT}
+A_VIEWERS_CHANGES = {Operation.SESSION_LOG_OUT, Operation.SESSION_END}  # of their own
 KEY_TYPES = ("default", "llm_api", "management", "read_only")
 
 
