@@ -5,6 +5,7 @@ from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from services.identity.events import Role
 from shared.durations import DurationText, parse_duration
@@ -24,8 +25,14 @@ def _an_idle_time(text: str) -> str:
     return text
 
 
-FailedLogins = Annotated[LimitInt, Field(le=FAILED_LOGINS_MAX)]
-Seconds = Annotated[LimitInt, Field(le=SECONDS_MAX)]
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):  # which pydantic takes for 0 or 1
+        raise PydanticCustomError("int_type", "is not an integer")
+    return value
+
+
+FailedLogins = Annotated[int, BeforeValidator(_no_flag), Field(ge=0, le=FAILED_LOGINS_MAX)]
+Seconds = Annotated[int, BeforeValidator(_no_flag), Field(ge=0, le=SECONDS_MAX)]
 
 
 class DefaultUserParams(BaseModel):
