@@ -48,6 +48,8 @@ def describe(app: FastAPI, routes: Iterable[APIRoute]) -> Document:
     schemas = {name: schema for name, schema in components.get("schemas", {}).items() if name not in _NEVER_USED}
     components |= {"schemas": schemas | REFUSALS, "securitySchemes": CREDENTIALS}
     for route in routes:
+        if not route.include_in_schema:
+            continue  # a page, which is for people
         for method in route.methods or ():
             _complete(document["paths"][route.path_format][method.lower()], route)
     return document

@@ -69,6 +69,7 @@ class Operation(StrEnum):
     HEALTH_PROBE = "health:probe"
     HEALTH = "health:read"
     METRICS = "metrics:read"
+    PORTAL = "portal:page"
     VERIFY = "credential:verify"
 
 
@@ -138,6 +139,7 @@ PERMISSIONS: Mapping[Operation, Row] = {
     Operation.HEALTH_PROBE: _open(),
     Operation.HEALTH: Row(Kind.READS, _ANY, _ANY, _NONE, _NONE),
     Operation.METRICS: Row(Kind.READS, _ANY, _ANY, _NONE, _NONE),
+    Operation.PORTAL: _open("pages; their data comes by the other rows"),
     Operation.VERIFY: _open("the credential that is asked about"),
 }
 

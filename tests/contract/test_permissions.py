@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from shared.permissions import PERMISSIONS
+from shared.permissions import PERMISSIONS, Kind
 from shared.principal import operation_of
 from tests.support.flow import CHAT
 from tests.support.installation import MASTER_KEY
@@ -42,7 +42,7 @@ from tests.support.permission_world import (
     read_itself,
 )
 from tests.support.refusals import read_refusal
-from tests.support.routes import routes_of
+from tests.support.routes import pages_of, routes_of
 
 # Columns: proxy_admin and the master key, proxy_admin_viewer, internal_user, internal_user_viewer.
 TABLE_2_2 = """
@@ -388,7 +388,17 @@ async def test_every_route_is_walked(world: World) -> None:
 
 
 async def test_every_operation_of_the_code_is_walked(world: World) -> None:
-    assert {operation_of(served.route.dependant.dependencies) for served in routes_of(world.it)} == set(PERMISSIONS)
+    served = [*routes_of(world.it), *pages_of(world.it)]
+    assert {operation_of(each.route.dependant.dependencies) for each in served} == set(PERMISSIONS)
+
+
+async def test_a_page_is_open_and_its_data_comes_by_the_other_rows(world: World) -> None:
+    """§2.2: `/`, `/ui…` and the form of a log-in; nothing else answers in HTML."""
+    for served in pages_of(world.it):
+        operation = operation_of(served.route.dependant.dependencies)
+        assert operation and PERMISSIONS[operation].kind is Kind.OPEN, served.name
+        path = served.route.path
+        assert path in ("/", "/ui") or path.startswith("/ui/") or served.name == "POST /login", served.name
 
 
 async def test_a_route_in_no_row_does_not_exist(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import socket
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -163,7 +164,7 @@ def claims_of(token: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
+async def serving(app: Any, at: socket.socket | None = None) -> AsyncIterator[str]:
     """The app on a loopback port, by a real HTTP server in this process."""
     config = uvicorn.Config(
         app,
@@ -177,7 +178,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
         timeout_keep_alive=300,
     )
     server = _Server(config)
-    task = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve([at] if at else None))
     while not server.started:
         if task.done():
             task.result()
@@ -189,6 +190,18 @@ async def serving(app: Any) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await task
+
+
+def loopback() -> socket.socket:
+    """An address of this machine that nobody else has, for what must be told it before anything listens there."""
+    at = socket.socket()
+    at.bind(("127.0.0.1", 0))
+    return at
+
+
+def address_of(at: socket.socket) -> str:
+    host, port = at.getsockname()
+    return f"http://{host}:{port}"
 
 
 class _Server(uvicorn.Server):
@@ -209,10 +222,11 @@ async def installation(
     """Every service, on a database and under names of its own."""
     namespace = f"t{uuid.uuid4().hex[:10]}."
     async with database() as owner_url:
-        loaded = settings(content, **environment)
+        at = loopback()
+        loaded = settings(content, **{"KEYSTEAD_API_URL": address_of(at), **environment})
         connections = connections_to(owner_url, namespace, relay_delay_seconds=relay_delay_seconds)
         composition = compose(services, loaded, connections, keyring=keyring(), **({"clock": clock} if clock else {}))
-        async with serving(composition.app) as url, aiohttp.ClientSession() as http:
+        async with serving(composition.app, at) as url, aiohttp.ClientSession() as http:
             try:
                 yield Installation(
                     url, owner_url, namespace, composition, http, loaded, relay_delay_seconds=relay_delay_seconds

@@ -20,7 +20,13 @@ class Served(NamedTuple):
 
 
 def routes_of(it: Installation) -> list[Served]:
-    return list(_served(it))
+    """Those of the API."""
+    return [served for served in _served(it) if served.route.include_in_schema]
+
+
+def pages_of(it: Installation) -> list[Served]:
+    """Those that answer a person, in HTML, and are no part of the API's description."""
+    return [served for served in _served(it) if not served.route.include_in_schema]
 
 
 def plain(path: str) -> str:

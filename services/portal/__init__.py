@@ -1,0 +1,1 @@
+"""The portal: the web pages."""
