@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from shared.errors import REASONS, Refused
+from shared.idempotency import HEADER, answer_once, idempotent_of
 from shared.values import is_storable, sift
 
 LIMIT_BYTES = 1024 * 1024
@@ -71,6 +72,7 @@ class StrictRoute(APIRoute):
 
     Query parameters that no dependency of the route declares are refused as unknown, and a second value for one that
     takes a single value as of the wrong type; a subclass with ``open_query`` lets them through (``/v1/*``).
+    One that is ``idempotent`` answers the same request under the same ``Idempotency-Key`` once.
     """
 
     limit_bytes: ClassVar[int] = LIMIT_BYTES
@@ -79,16 +81,24 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         query = list(_query_parameters(self.dependant))
+        idempotent = idempotent_of(self.dependant.dependencies)
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as invalid:
+                # Their places begin with "body", "query" or "path".
+                raise refused_from([{**fault, "loc": fault["loc"][1:]} for fault in invalid.errors()]) from None
 
         async def strict(request: Request) -> Response:
             _check_path(request)
             if not self.open_query:
                 _check_query(request, query)
-            try:
-                return await handle(await self._read(request))
-            except RequestValidationError as invalid:
-                # Their places begin with "body", "query" or "path".
-                raise refused_from([{**fault, "loc": fault["loc"][1:]} for fault in invalid.errors()]) from None
+            read = await self._read(request)
+            if idempotent is None or HEADER not in request.headers:
+                return await answer(read)
+            body = read.data if isinstance(read, _ReadRequest) else {}
+            return await answer_once(idempotent.service, read, body, lambda: answer(read))
 
         return strict
 
@@ -105,13 +115,13 @@ class _ReadRequest(Request):
     def __init__(self, request: Request, raw: bytes, data: dict[str, Any]) -> None:
         super().__init__(request.scope, request.receive)
         self._raw = raw
-        self._data = data
+        self.data = data
 
     async def body(self) -> bytes:
         return self._raw
 
     async def json(self) -> Any:
-        return self._data
+        return self.data
 
 
 async def read_json(request: Request, limit_bytes: int) -> dict[str, Any]:

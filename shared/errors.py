@@ -52,6 +52,8 @@ REASONS: Mapping[str, Answer] = {
     "duplicate_user_id": Answer(409, INVALID),
     "version_conflict": Answer(409, INVALID),
     "in_use": Answer(409, INVALID),
+    "idempotency_in_progress": Answer(409, INVALID),
+    "idempotency_mismatch": Answer(422, INVALID),
     "invitation_not_resendable": Answer(409, INVALID),
     "not_found": Answer(404, "not_found_error"),
     "route_unknown": Answer(404, "not_found_error"),

@@ -1,6 +1,7 @@
 """The event store: a transaction that loads a stream, decides, and appends what was decided."""
 
 import json
+import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared import seed as sowing
 from shared import trace as tracing
 from shared.aggregate import Aggregate
 from shared.errors import Refused
 from shared.events import Catalog, Event, Recorded
+from shared.secret import TokenBytes
 
 State = TypeVar("State")
 Command = TypeVar("Command")
@@ -32,6 +35,7 @@ class Transaction:
     """One transaction of one service. Whatever it does is committed as a whole or not at all.
 
     ``now`` is the instant the work goes by; ``own`` is whatever the service itself hung on its running self.
+    ``seed`` is there for a request that may be repeated, and then ``repeated`` are the streams that it changed before.
     """
 
     connection: AsyncConnection
@@ -41,6 +45,8 @@ class Transaction:
     settings: Any = None
     own: Any = None
     trace: tracing.Trace = field(default_factory=tracing.current)
+    seed: sowing.Seed | None = field(default_factory=sowing.current)
+    repeated: set[str] = field(default_factory=set)
     rests_on: set[str] = field(default_factory=set)
     barriers: set[str] = field(default_factory=set)
     carried_out_by: set[str] = field(default_factory=set)
@@ -76,7 +82,13 @@ class Transaction:
 
         ``claims`` are names that must be nobody else's, each with what the client is told if it is taken;
         ``releases`` are given back. Neither is touched if nothing was decided.
+
+        A request that was cut off after its commit comes again with the same seed: what it decided then is returned,
+        and nothing is decided anew.
         """
+        if self.seed is not None and (before := await self._decided_before(stream, self.seed)):
+            self.repeated.add(stream)
+            return before  # type: ignore[return-value]
         state, version = await self.load(stream, aggregate)
         events = aggregate.decide(state, command)
         if events:
@@ -85,6 +97,20 @@ class Transaction:
         for number, event in enumerate(events, version + 1):
             await self._add(stream, number, event)
         return events
+
+    async def _decided_before(self, stream: str, seed: sowing.Seed) -> list[Event]:
+        rows = await self.connection.exec_driver_sql(
+            "select type, schema_version, data::text from events where stream = $1 and causation_id = $2"
+            " order by version",
+            (stream, seed.command_id),
+        )
+        return [
+            self.catalog.load(type_name, version, json.loads(data)) for type_name, version, data in map(_fields, rows)
+        ]
+
+    def draw(self, purpose: str) -> TokenBytes:
+        """Random bytes; for a request that may be repeated the same ones again, for the same ``purpose``."""
+        return secrets.token_bytes if self.seed is None else self.seed.token_bytes(purpose)
 
     async def record(self, stream: str, event: Event) -> None:
         """Append a fact that nothing was decided for, at the end of ``stream``, wherever that is."""
@@ -146,7 +172,8 @@ class Transaction:
         return position
 
     def caused_by(self, recorded: Recorded) -> None:
-        """What follows is a reaction to ``recorded``."""
+        """What follows is a reaction to ``recorded``, whoever waits for it."""
+        self.seed = None
         self.trace = replace(
             self.trace, correlation_id=recorded.correlation_id, causation_id=recorded.id, actor=recorded.actor
         )

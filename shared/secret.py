@@ -3,6 +3,7 @@
 import hashlib
 import re
 import secrets
+import uuid
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,6 +58,11 @@ def draw_key_id(token_bytes: TokenBytes = secrets.token_bytes) -> str:
 def draw_session(token_bytes: TokenBytes = secrets.token_bytes) -> str:
     """A new session: ``sk-kss1_`` + 43 base62 characters, 256 random bits."""
     return SESSION_PREFIX + _base62(int.from_bytes(token_bytes(_SESSION_BYTES), "big"), _SESSION_LENGTH)
+
+
+def draw_uuid(token_bytes: TokenBytes = secrets.token_bytes) -> str:
+    """A new id."""
+    return str(uuid.UUID(bytes=token_bytes(16), version=4))
 
 
 def parse_key(text: str) -> str | None:

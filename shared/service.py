@@ -21,6 +21,7 @@ from shared.duty import end, keep_duty
 from shared.errors import Refused, Unavailable
 from shared.event_store import Transaction, read_log
 from shared.events import Catalog, Event
+from shared.kept_answers import KeptAnswers, forget_answers
 from shared.projections import Projection, create_tables
 from shared.relay import relay
 from shared.requests import CatchUp, LastPosition, LogSpan, Position, ReadLog
@@ -38,6 +39,7 @@ WAIT_SECONDS = 5.0  # for a fence, for those who carry a command out: design §4
 LAG_CHECK_SECONDS = 1.0
 FOLLOW_AGAIN_SECONDS = 0.2
 HEALTH_SECONDS = 0.8
+FORGET_SECONDS = 600.0
 UNIQUE_VIOLATION, DEADLOCK, SERIALIZATION = "23505", "40P01", "40001"
 SERVER_IN_TROUBLE = ("08", "53", "57", "58")  # connection, resources, operator's intervention, system
 
@@ -131,6 +133,7 @@ class Running(Generic[S]):
                 "timeout": 5,
             },
         )
+        self.kept_answers = KeptAnswers(service.name, dsn)
         self.readers = {s.source: Reader(self, s) for s in service.subscriptions}
         self._barrier = barrier
 
@@ -139,6 +142,7 @@ class Running(Generic[S]):
         """Run for the length of the block: tables made, questions answered, background work done, then all ended."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.dispose)
+            stack.push_async_callback(self.kept_answers.close)
             await create_tables(self.engine, self.service.metadata)
             for reader in self.readers.values():
                 await reader.prepare()
@@ -155,7 +159,8 @@ class Running(Generic[S]):
     def _works(self) -> list[Callable[[], Awaitable[None]]]:
         works: list[Callable[[], Awaitable[None]]] = [lambda: relay(self)]
         works += [lambda r=reader: self._consume(r) for reader in self.readers.values()]  # type: ignore[misc]
-        works += [lambda j=job: self._repeat(j) for job in self.service.jobs]  # type: ignore[misc]
+        jobs = [*self.service.jobs, Job("forget_answers", FORGET_SECONDS, forget_answers)]
+        works += [lambda j=job: self._repeat(j) for job in jobs]  # type: ignore[misc]
         return works
 
     async def run(self, handler: Handler[T], *args: Any, fenced: bool = False, **kwargs: Any) -> T:
@@ -210,7 +215,7 @@ class Running(Generic[S]):
     async def _settled(self, tx: Transaction, position: int | None) -> None:
         """Wait until others have carried out what was committed, and until every worker goes by it."""
         # Nothing new: but what was committed before may not have reached every worker yet.
-        reached = await self._last_of(sorted(tx.barriers)) if position is None else position
+        reached = await self._last_of(sorted(tx.barriers | tx.repeated)) if position is None else position
         if reached == 0:
             return
         positions = {self.service.name: reached}

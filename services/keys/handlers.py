@@ -49,7 +49,8 @@ async def generate_key(
     ``chosen`` is the key itself if somebody chose it; ``maker_id`` the key that this is asked for with, if it is;
     ``within_budget`` says whether ``max_budget`` is held to the user's own.
     """
-    drawn = draw_key() if chosen is None else NewKey(chosen, draw_key_id(), token_of(chosen), chosen[-4:])
+    random = tx.draw("key")
+    drawn = draw_key(random) if chosen is None else NewKey(chosen, draw_key_id(random), token_of(chosen), chosen[-4:])
     owner = await _get_owner(tx, user_id)
     await _generate(
         tx,

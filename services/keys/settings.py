@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict
 
 from shared.durations import DurationText
-from shared.settings import ModelNames, Settings, UsdSetting, Zone, setting
+from shared.settings import ModelNames, SecretKey, Settings, UsdSetting, Zone, setting
 from shared.values import LimitInt
 
 
@@ -25,6 +25,7 @@ class UpperBounds(BaseModel):
 class KeysSettings(Settings):
     """What keys is told."""
 
+    keyring: SecretKey = setting(env=("KEYSTEAD_SECRET_KEY",), says="Seals what must be sealed: ≥ 32 bytes, base64.")
     upperbound_key_generate_params: UpperBounds = setting(
         UpperBounds(),
         yaml_path="litellm_settings.upperbound_key_generate_params",

@@ -25,7 +25,7 @@ from shared.principal import Principal
 from shared.service import Running, Service
 from shared.settings import Settings
 from tests.support.doors import gated
-from tests.support.installation import connections_to, database
+from tests.support.installation import connections_to, database, keyring
 from tests.support.keys import NOON
 
 MODELS = [{"model_name": "fast"}, {"model_name": "priced"}]
@@ -159,7 +159,7 @@ async def keys_world(**upper_bounds: Any) -> AsyncIterator[World]:
         barriers.append(positions["keys"])
 
     content = {"model_list": MODELS, "litellm_settings": {"upperbound_key_generate_params": upper_bounds}}
-    settings = KeysSettings.model_validate(content)
+    settings = KeysSettings.model_validate({**content, "KEYSTEAD_SECRET_KEY": keyring()})
     neighbours = [Service(catalog.service, Settings, catalog, routes=[]) for catalog in (IDENTITY, BUDGETS)]
     async with database() as owner_url:
         connections = connections_to(owner_url, namespace)
