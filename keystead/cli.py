@@ -2,9 +2,11 @@
 
 import argparse
 import gc
+import importlib.util
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from keystead.port import parse_port
@@ -30,15 +32,41 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     starting = commands.add_parser("up", help="run everything on this machine, PostgreSQL and NATS included")
-    starting.add_argument("--config", type=Path, metavar="FILE", help="the YAML file (KEYSTEAD_CONFIG)")
+    _add_config(starting)
     starting.add_argument("--data", type=Path, metavar="DIR", help="the data folder (KEYSTEAD_DATA_DIR, ./.keystead)")
-    starting.add_argument("--host", help="the address to listen on (KEYSTEAD_HOST, 127.0.0.1)")
-    starting.add_argument("--port", type=_port, help="the port to listen on (KEYSTEAD_PORT, 4000)")
+    _add_address(starting)
     starting.set_defaults(run=_up)
+    serving = commands.add_parser("serve", help="run some services, against servers that somebody else runs")
+    serving.add_argument("services", nargs="+", choices=_names(), metavar="NAME", help=", ".join(_names()))
+    _add_config(serving)
+    _add_address(serving)
+    serving.set_defaults(run=_serve)
+    migrating = commands.add_parser("migrate", help="make or update the database that `serve` needs, as its owner")
+    _add_config(migrating)
+    migrating.set_defaults(run=_migrate)
+    telling = commands.add_parser("nats-config", help="print the users that a NATS server must know (with passwords)")
+    _add_config(telling)
+    telling.set_defaults(run=_nats_config)
     writing = commands.add_parser("docs", help="write the pages that are made from the code")
     writing.add_argument("folder", type=Path, nargs="?", default=Path("docs"), help="where to (./docs)")
     writing.set_defaults(run=_docs)
     return parser
+
+
+def _names() -> list[str]:
+    """The services, from their folders: to import them takes a second."""
+    found = importlib.util.find_spec("services")
+    folders = found.submodule_search_locations if found else None
+    return sorted(path.parent.name for folder in folders or () for path in Path(folder).glob("*/service.py"))
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, metavar="FILE", help="the YAML file (KEYSTEAD_CONFIG)")
+
+
+def _add_address(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--host", help="the address to listen on (KEYSTEAD_HOST, 127.0.0.1)")
+    command.add_argument("--port", type=_port, help="the port to listen on (KEYSTEAD_PORT, 4000)")
 
 
 def _port(text: str) -> int:
@@ -49,12 +77,36 @@ def _port(text: str) -> int:
 
 
 def _up(parsed: argparse.Namespace) -> int:
-    gc.disable()  # importing makes much and drops little: to collect meanwhile is an eighth of the start
-    from keystead.up import UpArguments, run  # noqa: PLC0415 - a second, that a wrong argument need not wait for
+    with _importing():
+        from keystead.up import UpArguments, run  # noqa: PLC0415 - a second, that a wrong argument need not wait for
+    return run(UpArguments(parsed.data, parsed.config, parsed.host, parsed.port))
 
+
+def _serve(parsed: argparse.Namespace) -> int:
+    with _importing():
+        from keystead.serve import ServeArguments, run  # noqa: PLC0415 - as above
+    return run(ServeArguments(parsed.services, parsed.config, parsed.host, parsed.port))
+
+
+def _migrate(parsed: argparse.Namespace) -> int:
+    from keystead.serve import run_migrate  # noqa: PLC0415 - as above
+
+    return run_migrate(parsed.config)
+
+
+def _nats_config(parsed: argparse.Namespace) -> int:
+    from keystead.serve import run_nats_config  # noqa: PLC0415 - as above
+
+    return run_nats_config(parsed.config)
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Importing makes much and drops little: to collect meanwhile is an eighth of the start."""
+    gc.disable()
+    yield
     gc.freeze()
     gc.enable()
-    return run(UpArguments(parsed.data, parsed.config, parsed.host, parsed.port))
 
 
 def _docs(parsed: argparse.Namespace) -> int:

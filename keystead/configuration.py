@@ -3,15 +3,20 @@
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from keystead.app import PROCESS, SERVICES, load_settings
 from keystead.settings import ProcessSettings
-from shared.settings import SettingsInvalid, given_variables
+from shared.settings import SettingsInvalid, given_variables, variables_of
 
 WELL_KNOWN_KEYS = frozenset({"sk-1234", "sk-12345", "sk-123456", "sk-1234567890", "sk-master-key", "sk-keystead"})
 MASTER_KEY_LENGTH_MIN = 20
 MASTER_KEY_VARIABLES = ("KEYSTEAD_MASTER_KEY", "LITELLM_MASTER_KEY")
+# Every variable that a setting is read from, and each service's own addresses.
+VARIABLES = variables_of(ProcessSettings, *(service.settings for service in SERVICES)) | {
+    f"KEYSTEAD_{service.name.upper()}_{kind}_URL" for service in SERVICES for kind in ("POSTGRES", "NATS")
+}
 RATES = ("tpm_limit", "rpm_limit", "max_parallel_requests")
 
 
@@ -22,6 +27,7 @@ class Defaults:
     secret_key: str = field(repr=False)
     master_key: str = field(repr=False)
     base_url: str
+    api_url: str = ""
 
 
 # Stand for what is not made yet, so that everything can be checked before anything is made.
@@ -43,7 +49,14 @@ class Configuration:
 
     def own_urls(self, kind: str) -> dict[str, str]:
         """The services that log in elsewhere or as another (``KEYSTEAD_<SERVICE>_<kind>_URL``), and where."""
-        names = {service.name: f"KEYSTEAD_{service.name.upper()}_{kind}_URL" for service in SERVICES}
+        return self._urls(f"_{kind}")
+
+    def service_urls(self) -> dict[str, str]:
+        """Where services that are other processes listen (``KEYSTEAD_<SERVICE>_URL``)."""
+        return self._urls("")
+
+    def _urls(self, kind: str) -> dict[str, str]:
+        names = {service.name: f"KEYSTEAD_{service.name.upper()}{kind}_URL" for service in SERVICES}
         return {service: self.variables[name] for service, name in names.items() if name in self.variables}
 
 
@@ -52,7 +65,7 @@ def configuration(content: Mapping[str, Any], environment: Mapping[str, str], de
 
     An empty variable is one that is not set: that is how a compose file leaves one out.
     """
-    environment = {name: value for name, value in environment.items() if value}
+    environment = _with_files({name: value for name, value in environment.items() if value})
     settings, warnings = load_settings(_filled(content, defaults), environment)
     process: ProcessSettings = settings.pop(PROCESS)
     variables = {**given_variables(content), **environment}
@@ -60,9 +73,32 @@ def configuration(content: Mapping[str, Any], environment: Mapping[str, str], de
     return Configuration(process, settings, warnings + _unenforced_rates(settings), variables)
 
 
+def _with_files(environment: Mapping[str, str]) -> dict[str, str]:
+    """A variable ``<NAME>_FILE`` gives the file that holds the value: how containers are given secrets.
+
+    Raises ``SettingsInvalid``.
+    """
+    given, faults = dict(environment), []
+    for name, path in environment.items():
+        target = name.removesuffix("_FILE")
+        if target == name or target not in VARIABLES:
+            continue
+        if target in environment:
+            faults.append(f"{name}: {target} is given as well, and only one can be meant")
+        try:
+            given[target] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as fault:
+            faults.append(f"{name}: {path} can't be read ({getattr(fault, 'strerror', None) or 'is not UTF-8'})")
+    if faults:
+        raise SettingsInvalid(sorted(faults))
+    return given
+
+
 def _filled(content: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:
     """The file with the defaults in it, over which the environment goes."""
     variables = {"KEYSTEAD_SECRET_KEY": defaults.secret_key, "PROXY_BASE_URL": defaults.base_url}
+    if defaults.api_url:
+        variables["KEYSTEAD_API_URL"] = defaults.api_url
     return {
         **content,
         "general_settings": _over({"master_key": defaults.master_key}, content.get("general_settings")),

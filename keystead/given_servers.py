@@ -2,13 +2,22 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
+import structlog
 
 from keystead.child import ServerFailed
+from shared.schema import is_current
+from shared.service import Service
 
 POSTGRES_MIN = 15
 TIMEOUT_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
+RETRY_SECONDS = 0.5
+
+log = structlog.get_logger()
 
 
 async def check_postgres(url: str) -> None:
@@ -37,6 +46,35 @@ async def check_nats(url: str) -> None:
         raise ServerFailed(f"KEYSTEAD_NATS_URL: NATS can't be reached there ({_said(fault)})") from fault
     if not about.get("jetstream"):
         raise ServerFailed("KEYSTEAD_NATS_URL: that NATS runs without JetStream; start it with -js")
+
+
+async def check_migrated(url: str, service: Service[Any]) -> None:
+    """Raises ``ServerFailed`` unless the service can log in to a database that was migrated for this version."""
+    name = f"KEYSTEAD_POSTGRES_URL ({service.name})"
+    try:
+        connection = await asyncpg.connect(url, timeout=TIMEOUT_SECONDS)
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as fault:
+        raise ServerFailed(f"{name}: PostgreSQL can't be used there ({_said(fault)})") from fault
+    try:
+        current = await is_current(connection, service.name, service.migrations)
+    finally:
+        await connection.close()
+    if not current:
+        raise ServerFailed(f"{name}: the database is not migrated for this version; run keystead migrate")
+
+
+async def until_there(check: Callable[[], Awaitable[None]]) -> None:
+    """Try for a while: what is started together is not there at once. Raises the last ``ServerFailed``."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await check()
+        except ServerFailed as fault:
+            if clock() >= until:
+                raise
+            log.info("server.waited_for", fault=str(fault))
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 def _said(fault: BaseException) -> str:

@@ -1,23 +1,36 @@
 """Who may say and hear what at NATS: one user a service, each with its own subjects and no more."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from keystead.app import SERVICES, passwords
-from keystead.servers import NatsUser
+from keystead.servers import NatsUser, accounts_of
 from services.gateway.service import SERVICE as GATEWAY
 from services.gateway.view import SOURCES as HEARD_BY_WORKERS
 from shared.keyring import Keyring
 from shared.service import Service
-from shared.wire import durable_of, inbox_of
+from shared.wire import OUTSIDE_CONSUMER, durable_of, inbox_of
 
 ANY = "*"
+SUBSCRIBER = "subscriber"
 
 
 def nats_users(keyring: Keyring) -> list[NatsUser]:
     """The users of a NATS server that serves one installation."""
     words = passwords(keyring, "nats")
-    return [_user(service, words[service.name]) for service in SERVICES]
+    return [*(_user(service, words[service.name]) for service in SERVICES), _subscriber(keyring)]
+
+
+def nats_accounts(users: Sequence[NatsUser]) -> str:
+    """The part of a NATS server's configuration that lets them in."""
+    return f"accounts: {json.dumps(accounts_of(users), indent=2)}\n"
+
+
+def subscriber_url(url: str, keyring: Keyring) -> str:
+    """The log-in of a program that is none of ours, and may only listen, at the server of ``url``."""
+    scheme, _, place = url.partition("://")
+    return f"{scheme}://{SUBSCRIBER}:{_subscriber(keyring).password}@{place}"
 
 
 def nats_urls(url: str, keyring: Keyring) -> dict[str, str]:
@@ -39,10 +52,25 @@ def _user(service: Service[Any], password: str) -> NatsUser:
     )
 
 
+def _subscriber(keyring: Keyring) -> NatsUser:
+    """Hears every service's events, by consumers that were made for it: who may make one could have events sent
+    anywhere.
+    """
+    streams = [service.name.upper() for service in SERVICES if service.catalog.types]
+    return NatsUser(
+        name=SUBSCRIBER,
+        password=keyring.password(f"nats:{SUBSCRIBER}"),
+        publish=[subject for stream in streams for subject in _taking(stream, OUTSIDE_CONSUMER)],
+        subscribe=[f"{inbox_of(SUBSCRIBER)}.>"],
+    )
+
+
 def _declaring(source: str) -> Iterator[str]:
     """What declaring one's own stream takes."""
     for verb in ("CREATE", "UPDATE", "INFO"):
         yield f"$JS.API.STREAM.{verb}.{source.upper()}"
+    yield f"$JS.API.CONSUMER.DURABLE.CREATE.{source.upper()}.{OUTSIDE_CONSUMER}"
+    yield f"$JS.API.CONSUMER.CREATE.{source.upper()}.{OUTSIDE_CONSUMER}"
 
 
 def _following_all(service: Service[Any]) -> Iterator[str]:
@@ -66,7 +94,12 @@ def _following(stream: str, consumer: str) -> Iterator[str]:
     yield f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}"
     yield f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}.>"
     yield f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}"
-    yield f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"
     yield f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}"
+    yield from _taking(stream, consumer)
+
+
+def _taking(stream: str, consumer: str) -> Iterator[str]:
+    """What taking messages from a consumer takes."""
+    yield f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"
     yield f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
     yield f"$JS.ACK.{stream}.{consumer}.>"

@@ -197,7 +197,7 @@ class NatsServer:
             "jetstream": store,
         }
         if self._users:
-            config["accounts"] = {"KEYSTEAD": {"jetstream": "enabled", "users": [_login(user) for user in self._users]}}
+            config["accounts"] = accounts_of(self._users)
         return config
 
 
@@ -269,6 +269,11 @@ async def _introduces_itself(port: int, name: str) -> bool:
         about = json.loads(greeting.removeprefix(b"INFO "))
         return bool(about["server_name"] == name and about.get("jetstream"))
     return False
+
+
+def accounts_of(users: Sequence[NatsUser]) -> dict[str, Any]:
+    """One account with JetStream and these users, as NATS's configuration has it."""
+    return {"KEYSTEAD": {"jetstream": "enabled", "users": [_login(user) for user in users]}}
 
 
 def _login(user: NatsUser) -> dict[str, Any]:

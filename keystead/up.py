@@ -5,36 +5,23 @@ import base64
 import os
 import secrets
 import shlex
-import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import uvicorn
-import uvloop
-
 from keystead.app import SERVICES, Connections, compose, migrate, postgres_urls
-from keystead.child import ServerFailed
 from keystead.configuration import UNMADE, Configuration, Defaults, configuration
-from keystead.data_folder import DataFolder, FolderUnusable
+from keystead.data_folder import DataFolder
 from keystead.given_servers import check_nats, check_postgres
 from keystead.nats_users import nats_urls, nats_users
-from keystead.servers import NatsServer, PostgresServer, ServerMissing, supervise
+from keystead.process import Life, address_of, listening, run_to_its_end, serve_http, tell, until_signalled
+from keystead.servers import NatsServer, PostgresServer, supervise
 from keystead.settings import ProcessSettings
 from shared.keyring import Keyring
 from shared.log import configure
-from shared.settings import SettingsInvalid, read_file
-
-EXIT_FAILED, EXIT_SETTINGS = 1, 2
-DRAIN_SECONDS = 15
-BACKLOG = 2048
-
-
-class PortTaken(Exception):
-    """Somebody else listens there; the message says how to choose another."""
+from shared.settings import read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +34,9 @@ class UpArguments:
     port: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
-    """How the serving and those who wait for it hear of each other."""
-
-    started: asyncio.Event
-    stop: asyncio.Event
-
-
-class _Http(uvicorn.Server):
-    """Signals are ours: servers are stopped after the last request, not with it."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def run(arguments: UpArguments) -> int:
-    """Run until SIGINT or SIGTERM; the exit status, after what went wrong was told to the person at the terminal."""
-    try:
-        uvloop.run(up(arguments, os.environ))
-    except SettingsInvalid as invalid:
-        _tell(*invalid.faults)
-        return EXIT_SETTINGS
-    except (FolderUnusable, PortTaken, ServerFailed, ServerMissing) as fault:
-        _tell(f"keystead: {fault}")
-        return EXIT_FAILED
-    return 0
+    """Run until SIGINT or SIGTERM; the exit status."""
+    return run_to_its_end(up(arguments, os.environ))
 
 
 async def up(arguments: UpArguments, environment: Mapping[str, str]) -> None:
@@ -83,12 +46,12 @@ async def up(arguments: UpArguments, environment: Mapping[str, str]) -> None:
     content = read_file(config)
     process = configuration(content, environ, UNMADE).process  # every fault is told before anything is touched
     configure(process.log_level, "readable")
-    with DataFolder(process.data_folder) as data, _listening(process.host, process.port) as listening:
-        address = _address(process)
+    with DataFolder(process.data_folder) as data, listening(process.host, process.port, "up") as at:
+        address = address_of(process)
         told = configuration(content, environ, _make(process, data, address))
-        _tell(*(f"warning: {warning}" for warning in told.warnings))
+        tell(*(f"warning: {warning}" for warning in told.warnings))
         greeting = _greeting(address, told.process.master_key, config)
-        await _until_signalled(lambda life: _serve(data, told, listening, greeting, life))
+        await until_signalled(lambda life: _serve(data, told, at, greeting, life))
 
 
 def _variables(arguments: UpArguments) -> dict[str, str]:
@@ -104,12 +67,18 @@ def _variables(arguments: UpArguments) -> dict[str, str]:
 
 def _make(process: ProcessSettings, data: DataFolder, address: str) -> Defaults:
     """What is needed and was not given is made once, and kept in the data folder."""
-    made = replace(UNMADE, base_url=address)
+    made = replace(UNMADE, base_url=address, api_url=_loopback_address(process))
     if process.secret_key == UNMADE.secret_key:
         made = replace(made, secret_key=data.secret("secret-key", _draw_secret_key))
     if process.master_key == UNMADE.master_key:
         made = replace(made, master_key=data.secret("master-key", _draw_master_key))
     return made
+
+
+def _loopback_address(process: ProcessSettings) -> str:
+    """How this machine reaches what it serves; an address that stands for all of its own is none to connect to."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(process.host, process.host)  # noqa: S104 - told, not bound
+    return address_of(process.model_copy(update={"host": loopback}))
 
 
 def _draw_secret_key() -> str:
@@ -120,48 +89,8 @@ def _draw_master_key() -> str:
     return f"sk-{secrets.token_urlsafe(24)}"
 
 
-def _address(process: ProcessSettings) -> str:
-    return f"http://{f'[{process.host}]' if ':' in process.host else process.host}:{process.port}"
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """The address, taken before anything is started: a port in use is told at once."""
-    try:
-        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (OSError, UnicodeError) as fault:
-        raise PortTaken(f"{host} is no address of this machine. Choose another with --host.") from fault
-    with socket.socket(family, kind) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(where)
-            listening.listen(BACKLOG)  # bound alone, another `up` could bind it too
-        except OSError as fault:
-            other = port + 100 if port < 65000 else port - 100
-            raise PortTaken(
-                f"port {port} on {host} can't be listened on ({fault.strerror})."
-                f' Choose another: keystead up --port {other}, or make up ARGS="--port {other}"'
-            ) from fault
-        yield listening
-
-
-async def _until_signalled(work: Callable[[Life], Awaitable[None]]) -> None:
-    """Work until SIGINT or SIGTERM, which asks it to end; one that has not started yet is cancelled."""
-    life = Life(asyncio.Event(), asyncio.Event())
-    for each in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(each, life.stop.set)
-    working = asyncio.ensure_future(work(life))
-    signalled = asyncio.ensure_future(life.stop.wait())
-    await asyncio.wait([working, signalled], return_when=asyncio.FIRST_COMPLETED)
-    signalled.cancel()
-    if not life.started.is_set():
-        working.cancel()
-    with suppress(asyncio.CancelledError):
-        await working
-
-
-async def _serve(data: DataFolder, told: Configuration, listening: socket.socket, greeting: str, life: Life) -> None:
-    """Serve until told to stop, and then as long as it takes to answer what was asked before."""
+async def _serve(data: DataFolder, told: Configuration, at: socket.socket, greeting: str, life: Life) -> None:
+    """Serve until told to stop."""
     keyring = Keyring(told.process.secret_key)
     async with _servers(data, told.process, keyring) as (owner_url, nats_url):
         await migrate(owner_url, keyring)
@@ -173,22 +102,7 @@ async def _serve(data: DataFolder, told: Configuration, listening: socket.socket
             SERVICES, told.services, connections, keyring=keyring, cors_origins=told.process.cors_origins
         )
         async with composition.started():
-            http = _Http(
-                uvicorn.Config(
-                    composition.app,
-                    lifespan="off",
-                    log_config=None,
-                    access_log=False,
-                    proxy_headers=False,  # whom to believe is said by trusted_proxy_ranges
-                    timeout_graceful_shutdown=DRAIN_SECONDS,
-                )
-            )
-            serving = asyncio.create_task(http.serve([listening]))
-            life.started.set()
-            print(greeting, flush=True)  # noqa: T201 - this is what the person waits for
-            await life.stop.wait()
-            http.should_exit = True
-            await serving
+            await serve_http(composition.app, at, greeting, life)
 
 
 @asynccontextmanager
@@ -224,11 +138,6 @@ async def _all(works: Sequence[Awaitable[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _tell(*lines: str) -> None:
-    for line in lines:
-        print(line, file=sys.stderr)  # noqa: T201 - for the person at the terminal
 
 
 def _greeting(address: str, master_key: str, config: Path | None) -> str:

@@ -55,6 +55,24 @@ async def migrate(owner_url: str, services: Mapping[str, Sequence[Path]], passwo
         await engine.dispose()
 
 
+async def is_current(connection: Any, service: str, folders: Sequence[Path]) -> bool:
+    """Whether all that this version needs was migrated, or more; ``connection`` is asyncpg's, of the service's role."""
+    for folder in (KERNEL_MIGRATIONS, *folders):
+        table = f"{service}.{_version_table(folder)}"
+        if await connection.fetchval("select to_regclass($1)", table) is None:
+            return False
+        version = await connection.fetchval(f"select version_num from {table}")
+        # One that this version does not know is a later one's: the old code runs on the new schema.
+        known = {each.revision for each in ScriptDirectory(str(folder)).walk_revisions()}
+        if version in known and version != ScriptDirectory(str(folder)).get_current_head():
+            return False
+    return True
+
+
+def _version_table(folder: Path) -> str:
+    return "kernel_version" if folder == KERNEL_MIGRATIONS else "service_version"
+
+
 def _prepare(connection: Connection, service: str, password: str) -> None:
     role = role_of(service)
     exists = connection.execute(text("select 1 from pg_roles where rolname = :role"), {"role": role}).scalar()
@@ -75,7 +93,8 @@ def _upgrade(connection: Connection, folder: Path, schema: str) -> None:
     def revisions(current: Any, _: MigrationContext) -> Any:
         return script._upgrade_revs("head", current)
 
-    version_table = "kernel_version" if folder == KERNEL_MIGRATIONS else "service_version"
+    version_table = _version_table(folder)
     with EnvironmentContext(Config(), script, fn=revisions) as environment:
         environment.configure(connection=connection, version_table=version_table, version_table_schema=schema)
         environment.run_migrations()
+    connection.execute(text(f"grant select on {schema}.{version_table} to {role_of(schema)}"))

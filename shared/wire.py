@@ -12,6 +12,7 @@ import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
 from nats.js import JetStreamContext
+from nats.js.api import AckPolicy as Acknowledgement
 from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
 from pydantic import BaseModel, ValidationError
 
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 A = TypeVar("A", bound=BaseModel)
 Q = TypeVar("Q", bound=Question)
 
+# On every service's stream, for a program that is none of ours and may make no consumer itself.
+OUTSIDE_CONSUMER = "subscriber"
 LIVE_DELIVERY = timedelta(days=7)  # design §4: the truth is the log, the stream only delivers
 DUPLICATE_WINDOW = timedelta(minutes=2)
 ASK_TIMEOUT_SECONDS = 5.0
@@ -100,6 +103,10 @@ class Wire:
             await self.jetstream.add_stream(config)
         except nats.js.errors.BadRequestError:
             await self.jetstream.update_stream(config)
+        await self.jetstream.add_consumer(
+            self.stream_of(self.service),
+            ConsumerConfig(durable_name=OUTSIDE_CONSUMER, ack_policy=Acknowledgement.EXPLICIT, ack_wait=30),
+        )
 
     async def publish(self, recorded: Recorded) -> None:
         """Store one event in the stream; the same event twice is stored once."""

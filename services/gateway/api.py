@@ -1,11 +1,12 @@
 """The gateway's own routes: models, model calls, health (§3.7, §1.6)."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from services.gateway import rows
@@ -41,34 +42,45 @@ router = APIRouter(route_class=StrictRoute, tags=["gateway"])
 Running_ = Annotated[Running[GatewaySettings], Depends(running("gateway"))]
 Calling = Annotated[Principal, may(Operation.MODEL_CALL)]
 Listing = Annotated[Principal, may(Operation.MODEL_LIST)]
-A_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}}
-            }
-        },
-    }
+_CAP = {"type": "integer", "minimum": 1}
+_FIELDS: Mapping[CallKind, Mapping[str, Any]] = {
+    CallKind.CHAT: {
+        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        "stream": {"type": "boolean"},
+        "max_completion_tokens": _CAP,
+        "max_tokens": _CAP,
+    },
+    CallKind.COMPLETION: {"prompt": {}, "stream": {"type": "boolean"}, "max_tokens": _CAP},
+    CallKind.EMBEDDING: {"input": {}},
 }
 
 
-@calls.post("/v1/chat/completions", openapi_extra=A_BODY)
-@calls.post("/chat/completions", openapi_extra=A_BODY)
+def _described(kind: CallKind) -> dict[str, Any]:
+    """The fields of OpenAI's body that count here; others go through."""
+    properties = {"model": {"type": "string", "minLength": 1}, **_FIELDS[kind]}
+    schema = {"type": "object", "required": [*properties][:2], "properties": properties}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+STREAMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+@calls.post("/v1/chat/completions", openapi_extra=_described(CallKind.CHAT), responses=STREAMS)
+@calls.post("/chat/completions", openapi_extra=_described(CallKind.CHAT), responses=STREAMS)
 async def chat_completions(gateway: Running_, principal: Calling, request: Request) -> Response:
     """A chat completion, in OpenAI's dialect; ``stream`` for server-sent events."""
     return await _call(gateway, principal, request, CallKind.CHAT)
 
 
-@calls.post("/v1/completions", openapi_extra=A_BODY)
-@calls.post("/completions", openapi_extra=A_BODY)
+@calls.post("/v1/completions", openapi_extra=_described(CallKind.COMPLETION), responses=STREAMS)
+@calls.post("/completions", openapi_extra=_described(CallKind.COMPLETION), responses=STREAMS)
 async def completions(gateway: Running_, principal: Calling, request: Request) -> Response:
     """A text completion."""
     return await _call(gateway, principal, request, CallKind.COMPLETION)
 
 
-@calls.post("/v1/embeddings", openapi_extra=A_BODY)
-@calls.post("/embeddings", openapi_extra=A_BODY)
+@calls.post("/v1/embeddings", openapi_extra=_described(CallKind.EMBEDDING))
+@calls.post("/embeddings", openapi_extra=_described(CallKind.EMBEDDING))
 async def embeddings(gateway: Running_, principal: Calling, request: Request) -> Response:
     """Embeddings."""
     return await _call(gateway, principal, request, CallKind.EMBEDDING)
@@ -198,7 +210,7 @@ async def health(gateway: Running_, principal: Annotated[Principal, may(Operatio
     return JsonAnswer(own.outcomes.report())
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(gateway: Running_, principal: Annotated[Principal, may(Operation.METRICS)]) -> Response:
     """Prometheus's text."""
     own: Gateway = gateway.own

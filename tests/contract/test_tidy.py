@@ -22,7 +22,7 @@ TOO_LONG = {
     "tests/unit/shared/test_values.py",
 }
 BANNED_NAMES = {"util", "utils", "helper", "helpers", "common", "base", "manager", "managers", "misc"}
-MAY_PRINT = {"keystead/cli.py", "keystead/up.py"}
+MAY_PRINT = {"keystead/cli.py", "keystead/process.py"}
 STARTED_BY_NAME = {"keystead/__main__.py", "keystead/cli.py"}
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(root|home|Users|tmp|work)/")
 INDEX_ADDRESS = re.compile(r"--(extra-)?index-url|--find-links|https?://")

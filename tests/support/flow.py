@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.installation import PASSWORD, Installation, claims_of
+from tests.support.installation import PASSWORD, Client, claims_of
 
 # With a cap of its own a call's worst case is the same however little is left (§3.7).
 CHAT = {"model": "mock-fast", "max_tokens": 20, "messages": [{"role": "user", "content": "Say hello."}]}
@@ -26,7 +26,7 @@ class Made:
     token: str
 
 
-async def self_serve(it: Installation) -> Made:
+async def self_serve(it: Client) -> Made:
     """Steps 1 to 7. Raises AssertionError at the first answer that is not the contract's."""
     made = await _key_of_a_new_person(it)
     await _call_models(it, made.key)
@@ -36,7 +36,7 @@ async def self_serve(it: Installation) -> Made:
     return made
 
 
-async def _key_of_a_new_person(it: Installation) -> Made:
+async def _key_of_a_new_person(it: Client) -> Made:
     email = f"ada.{uuid.uuid4().hex[:12]}@example.test"
     user = await it.ok(
         "POST", "/user/new", {"user_email": email, "user_role": "internal_user", "auto_create_key": False}
@@ -73,7 +73,7 @@ async def _key_of_a_new_person(it: Installation) -> Made:
     return Made(user_id, email, session, key["key"], key["key_id"], key["token"])
 
 
-async def _call_models(it: Installation, key: str) -> None:
+async def _call_models(it: Client, key: str) -> None:
     models = await it.ok("GET", "/v1/models", key=key)
     assert {model["id"] for model in models["data"]} == {"mock-fast", "mock-priced"}
     status, answer, headers = await it.request("POST", "/v1/chat/completions", CHAT, key=key)
@@ -95,7 +95,7 @@ async def _call_models(it: Installation, key: str) -> None:
     )
 
 
-async def _see_the_spend(it: Installation, made: Made) -> None:
+async def _see_the_spend(it: Client, made: Made) -> None:
     rows = await it.ok("GET", f"/spend/logs?user_id={made.user_id}&summarize=false", key=made.session)
     assert [row["spend"] for row in rows] == [COST, COST]
     assert {row["api_key"] for row in rows} == {made.token}
@@ -106,7 +106,7 @@ async def _see_the_spend(it: Installation, made: Made) -> None:
     assert (window["limit"], window["spent"], window["leased"]) == (0.0003, 2 * COST, 0)
 
 
-async def _use_the_budget_up(it: Installation, key: str) -> None:
+async def _use_the_budget_up(it: Client, key: str) -> None:
     """Four more calls of 0.00005 fit into what is left of 0.0003, and not one more."""
     for _ in range(4):
         status, answer = await it.call("POST", "/v1/chat/completions", CHAT, key=key)
@@ -117,7 +117,7 @@ async def _use_the_budget_up(it: Installation, key: str) -> None:
     assert await it.ok("GET", "/v1/models", key=key)  # reading works without a budget
 
 
-async def _end_the_key(it: Installation, made: Made) -> None:
+async def _end_the_key(it: Client, made: Made) -> None:
     blocked = await it.ok("POST", "/key/block", {"key": made.key})
     assert blocked["status"] == "revoked"
     assert await refusal(it, made.key) == (401, "key_blocked")
@@ -128,7 +128,7 @@ async def _end_the_key(it: Installation, made: Made) -> None:
     assert await refusal(it, made.key) == (401, "key_unknown")
 
 
-async def refusal(it: Installation, key: str, url: str | None = None) -> tuple[int, str]:
+async def refusal(it: Client, key: str, url: str | None = None) -> tuple[int, str]:
     """How a call with this key is refused."""
     status, answer = await it.call("POST", "/v1/chat/completions", CHAT, key=key, url=url)
     return status, answer["error"]["reason"]

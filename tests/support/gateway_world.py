@@ -326,7 +326,7 @@ async def world_apart(provider: str, models: Sequence[Body], content: Body) -> A
         http = await stack.enter_async_context(aiohttp.ClientSession())
         owner = await asyncpg.connect(owner_url)
         stack.push_async_callback(owner.close)
-        it = Installation(url, owner_url, connections.namespace, composition, http, loaded)
+        it = Installation(url, http, owner_url, connections.namespace, composition, loaded)
         try:
             yield World(it, provider, url, owner), budgets
         finally:

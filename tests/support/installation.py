@@ -4,7 +4,7 @@ import asyncio
 import base64
 import socket
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,20 +73,12 @@ def settings(content: dict[str, Any] | None = None, **environment: str) -> dict[
 
 
 @dataclass
-class Installation:
-    """One that runs. ``url`` is its gateway's; ``second_url`` another worker's, for model calls."""
+class Client:
+    """Asks an installation over HTTP: at ``url``, or at several gateways by ``turns``."""
 
     url: str
-    owner_url: str
-    namespace: str
-    composition: Composition
     http: aiohttp.ClientSession
-    settings: dict[str, Any]
-    relay_delay_seconds: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def running(self, name: str) -> Running[Any]:
-        return self.composition.services[name]
+    turns: Iterator[str] | None = field(default=None, kw_only=True)
 
     async def call(
         self,
@@ -115,11 +107,14 @@ class Installation:
         """One request; the status, the JSON answer and the headers."""
         headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **options.pop("headers", {})}
         async with self.http.request(
-            method, (url or self.url) + path, json=body, headers=headers, allow_redirects=False, **options
+            method, (url or self._turn()) + path, json=body, headers=headers, allow_redirects=False, **options
         ) as response:
             text = await response.text()
             is_json = response.content_type in ("application/json", "application/problem+json")
             return response.status, (await response.json() if is_json and text else text), response.headers
+
+    def _turn(self) -> str:
+        return next(self.turns) if self.turns else self.url
 
     async def ok(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         """The answer of a request that must succeed."""
@@ -141,6 +136,21 @@ class Installation:
             key=claims_of(opened["token"])["key"],
         )
         return Person(made["user_id"], email, claims_of(claimed["token"])["key"], claimed["token"])
+
+
+@dataclass
+class Installation(Client):
+    """One that runs in this process. ``url`` is its gateway's."""
+
+    owner_url: str
+    namespace: str
+    composition: Composition
+    settings: dict[str, Any]
+    relay_delay_seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def running(self, name: str) -> Running[Any]:
+        return self.composition.services[name]
 
 
 PASSWORD = "correct horse battery staple"
@@ -229,7 +239,7 @@ async def installation(
         async with serving(composition.app, at) as url, aiohttp.ClientSession() as http:
             try:
                 yield Installation(
-                    url, owner_url, namespace, composition, http, loaded, relay_delay_seconds=relay_delay_seconds
+                    url, http, owner_url, namespace, composition, loaded, relay_delay_seconds=relay_delay_seconds
                 )
             finally:
                 await _forget_streams(composition)

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from shared.schema import async_url, migrate, role_of
+from shared.schema import async_url, is_current, migrate, role_of
 from tests.support.databases import url_of
 from tests.support.servers import postgres_url
 from tests.support.toys import Place
@@ -61,7 +61,14 @@ async def test_each_service_gets_a_schema_of_its_own_with_the_kernels_tables(emp
         tables = await empty.fetch(
             "select tablename from pg_tables where schemaname = $1 order by 1", named(empty, service)
         )
-        assert [name for (name,) in tables] == ["claims", "events", "kernel_version", "relay", "subscriptions"]
+        assert [name for (name,) in tables] == [
+            "claims",
+            "events",
+            "kept_answers",
+            "kernel_version",
+            "relay",
+            "subscriptions",
+        ]
 
 
 async def test_migrating_again_changes_nothing(empty: Place) -> None:
@@ -110,7 +117,8 @@ async def test_a_role_is_nobody_special(empty: Place) -> None:
         "drop table {own}.events",
         "alter table {own}.events owner to current_user",
         "select 1 from {other}.events",
-        "select 1 from {own}.kernel_version",
+        "update {own}.kernel_version set version_num = version_num",
+        "select 1 from {other}.kernel_version",
         "update {own}.events set actor = 'nobody'",
     ],
 )
@@ -188,3 +196,20 @@ async def test_a_migration_that_fails_leaves_nothing_half_done(empty: Place, tmp
 )
 def test_urls_are_taken_as_operators_write_them(given: str, expected: str) -> None:
     assert async_url(given) == expected
+
+
+async def test_a_service_sees_whether_its_tables_are_of_its_version(empty: Place) -> None:
+    await migrated(empty, "a", "b")
+    connection, service = await logged_in(empty, "a"), named(empty, "a")
+    assert await is_current(connection, service, [])
+    await set_version(empty, "kernel_0001")
+    assert not await is_current(connection, service, [])
+    await set_version(empty, "kernel_9999")
+    assert await is_current(connection, service, []), "of a later version"
+    assert not await is_current(connection, "nobodys", [])
+    await connection.close()
+
+
+async def set_version(empty: Place, version: str) -> None:
+    async with empty.owner() as owner:
+        await owner.execute(f"update {named(empty, 'a')}.kernel_version set version_num = $1", version)

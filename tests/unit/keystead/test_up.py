@@ -10,8 +10,9 @@ import pytest
 
 from keystead.configuration import UNMADE, configuration
 from keystead.data_folder import DataFolder
+from keystead.process import PortTaken, address_of, listening
 from keystead.settings import ProcessSettings
-from keystead.up import PortTaken, UpArguments, _address, _greeting, _listening, _make, _variables
+from keystead.up import UpArguments, _greeting, _make, _variables
 
 
 def process(**environment: str) -> ProcessSettings:
@@ -48,12 +49,12 @@ def test_what_was_given_is_not_made(tmp_path: Path) -> None:
 
 
 def test_the_address_is_one_that_can_be_typed() -> None:
-    assert _address(process(KEYSTEAD_HOST="::1", KEYSTEAD_PORT="80")) == "http://[::1]:80"
-    assert _address(process(KEYSTEAD_HOST="localhost")) == "http://localhost:4000"
+    assert address_of(process(KEYSTEAD_HOST="::1", KEYSTEAD_PORT="80")) == "http://[::1]:80"
+    assert address_of(process(KEYSTEAD_HOST="localhost")) == "http://localhost:4000"
 
 
 def test_what_listens_can_be_connected_to_before_anything_runs() -> None:
-    with _listening("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+    with listening("127.0.0.1", 0, "up") as at, socket.create_connection(at.getsockname()):
         pass
 
 
@@ -65,20 +66,20 @@ def test_a_taken_port_is_told_with_another(port: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr(socket.socket, "bind", taken)
     other = {4000: 4100, 65100: 65000}[port]
     with pytest.raises(PortTaken, match=rf"port {port} on 127.0.0.1 can't .* keystead up --port {other},"):
-        _listening("127.0.0.1", port).__enter__()
+        listening("127.0.0.1", port, "up").__enter__()
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "a" * 70, ".."])
 def test_an_address_that_is_not_ours_is_told(host: str) -> None:
     with pytest.raises(PortTaken, match=r"no address of this machine|can't be listened on"):
-        _listening(host, 4000).__enter__()
+        listening(host, 4000, "up").__enter__()
 
 
 def test_two_cannot_take_one_port_before_either_serves() -> None:
-    with _listening("127.0.0.1", 0) as listening:
-        port = listening.getsockname()[1]
+    with listening("127.0.0.1", 0, "up") as at:
+        port = at.getsockname()[1]
         with pytest.raises(PortTaken):
-            _listening("127.0.0.1", port).__enter__()
+            listening("127.0.0.1", port, "up").__enter__()
 
 
 def test_the_greeting_can_be_pasted_into_a_shell() -> None:
