@@ -27,6 +27,7 @@ from services.gateway.service import SERVICE as GATEWAY
 from services.identity.service import SERVICE as IDENTITY
 from services.invitations.service import SERVICE as INVITATIONS
 from services.keys.service import SERVICE as KEYS
+from services.notifications.service import SERVICE as NOTIFICATIONS
 from services.portal.service import SERVICE as PORTAL
 from shared.answers import JsonAnswer
 from shared.body import StrictRoute
@@ -40,7 +41,7 @@ from shared.schema import role_of
 from shared.service import Running, Service, utc_now
 from shared.settings import load
 
-SERVICES: tuple[Service[Any], ...] = (IDENTITY, INVITATIONS, KEYS, BUDGETS, GATEWAY, PORTAL)
+SERVICES: tuple[Service[Any], ...] = (IDENTITY, INVITATIONS, KEYS, BUDGETS, NOTIFICATIONS, GATEWAY, PORTAL)
 TITLE, SUMMARY = "Keystead", "Self-serve access to an LLM gateway."
 PROCESS = "process"  # the name of the settings that are no service's
 

@@ -56,6 +56,8 @@ class Operation(StrEnum):
     INVITATION_DELETE = "invitation:delete"
     INVITATION_LIST = "invitation:list"
     INVITATION_RESEND = "invitation:resend"
+    NOTIFICATION_LIST = "notification:list"
+    NOTIFICATION_CONTENT = "notification:content"
     KEY_GENERATE = "key:generate"
     KEY_INFO = "key:info"
     KEY_LIST = "key:list"
@@ -117,6 +119,8 @@ PERMISSIONS: Mapping[Operation, Row] = {
     Operation.INVITATION_DELETE: Row(Kind.CHANGES, _ANY, _NONE, _NONE, _NONE),
     Operation.INVITATION_LIST: Row(Kind.READS, _ANY, _ANY, _NONE, _NONE),
     Operation.INVITATION_RESEND: Row(Kind.CHANGES, _ANY, _NONE, _NONE, _NONE),
+    Operation.NOTIFICATION_LIST: Row(Kind.READS, _ANY, _ANY, _NONE, _NONE),
+    Operation.NOTIFICATION_CONTENT: Row(Kind.READS, _ANY, _NONE, _NONE, _NONE),
     Operation.KEY_GENERATE: Row(
         Kind.CHANGES,
         _ANY,

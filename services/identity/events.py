@@ -4,7 +4,7 @@ What identifies a person is sealed (``sealed_…``) under a key of that user's o
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,6 +23,15 @@ class FirstKey(BaseModel):
     key_name: str
 
 
+class WantedInvitation(BaseModel):
+    """An invitation that invitations makes for a new user, under the ``ref`` that the client was told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ref: str
+    send_email: bool
+
+
 class UserLimits(BaseModel):
     """What a user may spend and use with personal keys. Money in nano-USD; null is no limit."""
 
@@ -38,7 +47,9 @@ class UserLimits(BaseModel):
 
 
 class UserCreated(Event):
-    """A user, with what others are to make for them: a first key."""
+    """A user, with what others are to make for them: a first key, an invitation."""
+
+    schema_version: ClassVar[int] = 2
 
     user_id: str
     sealed_email: str | None
@@ -48,6 +59,7 @@ class UserCreated(Event):
     metadata: dict[str, Any]
     first_key: FirstKey | None
     created_at: datetime
+    invitation: WantedInvitation | None = None
 
 
 class UserUpdated(Event):
@@ -62,12 +74,16 @@ class UserUpdated(Event):
 
 
 class UserRoleChanged(Event):
+    """The role that holds from now on, for running sessions and keys too."""
+
     user_id: str
     role: Role
     updated_at: datetime
 
 
 class UserDeleted(Event):
+    """The user is gone, and all that was theirs goes with them."""
+
     user_id: str
     deleted_at: datetime
 
@@ -94,11 +110,18 @@ class SessionStarted(Event):
 
 
 class SessionEnded(Event):
+    """The session opens nothing any more."""
+
     session_id: str
     user_id: str
     token: str
     reason: Literal["logged_out", "expired", "password_set", "user_deleted", "ended_by_admin"]
     ended_at: datetime
+
+
+def _without_invitation(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 of UserCreated knew no invitations."""
+    return {**data, "invitation": None}
 
 
 CATALOG = Catalog(
@@ -110,4 +133,5 @@ CATALOG = Catalog(
     PasswordSet,
     SessionStarted,
     SessionEnded,
+    upcasters={("UserCreated", 1): _without_invitation},
 )

@@ -1,7 +1,6 @@
 """Identity's commands: what is looked up, drawn and stamped before a decision; for routes, events and time."""
 
 import uuid
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,7 +20,7 @@ from services.identity.domain.user import (
     UserUnknown,
 )
 from services.identity.domain.user import stream_of as user_stream
-from services.identity.events import FirstKey, Role, UserLimits
+from services.identity.events import FirstKey, Role, UserLimits, WantedInvitation
 from services.identity.settings import IdentitySettings
 from shared import session_token
 from shared.durations import parse_duration
@@ -62,6 +61,7 @@ class NewUser:
     limits: UserLimits
     metadata: dict[str, Any] = field(default_factory=dict)
     first_key: FirstKey | None = None
+    invitation: WantedInvitation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,10 @@ class StartedSession:
 
 
 async def create_user(tx: Transaction, user: NewUser) -> None:
+    """Make a user. It is answered when those have been who make what comes with them: a first key, an invitation."""
     settings: IdentitySettings = tx.settings
+    tx.carried_out_by |= {"keys"} if user.first_key else set()
+    tx.carried_out_by |= {"invitations"} if user.invitation else set()
     # Without one there is such a user already: the decision refuses, and nothing is sealed.
     key = await sealing.make_key(tx, settings.keyring, user.user_id)
     claims = _email_claims(settings, user.email)
@@ -102,6 +105,7 @@ async def create_user(tx: Transaction, user: NewUser) -> None:
             metadata=user.metadata,
             first_key=user.first_key,
             now=tx.now,
+            invitation=user.invitation,
         ),
         claims=claims,
     )

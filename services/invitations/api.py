@@ -15,6 +15,7 @@ from shared import pages, values
 from shared.answers import Answer, JsonAnswer
 from shared.body import StrictRoute
 from shared.durations import DurationText
+from shared.idempotency import idempotent
 from shared.permissions import Operation
 from shared.principal import may, running
 from shared.service import Running
@@ -26,13 +27,12 @@ Invitations = Annotated[Running[InvitationsSettings], Depends(running("invitatio
 
 # Who reads a list may not be who may let somebody in, so no list has an id, and its cursors are for it alone.
 LIST = "invitations"
-NO_MAILS_YET = frozenset({"send_email"})
 
 
 class NewInvitationBody(Body):
-    later = NO_MAILS_YET
     user_id: Id
     duration: DurationText | None = None
+    send_email: bool | None = None
 
 
 class InvitationQuery(values.Query):
@@ -49,7 +49,7 @@ class DeleteInvitationBody(Body):
 
 
 class ResendInvitationBody(Body):
-    later = NO_MAILS_YET
+    send_email: bool | None = None
 
 
 class InvitationsQuery(pages.PageQuery):
@@ -70,7 +70,7 @@ class ListedInvitation(Answer):
     created_by: str
     updated_at: datetime
     updated_by: str
-    email_sent: bool = False
+    email_sent: bool
 
     @classmethod
     def of(cls, row: InvitationRow, **more: Any) -> Self:
@@ -85,10 +85,16 @@ class Invitation(ListedInvitation):
     id: str
 
 
-@router.post("/invitation/new", response_model=Invitation, dependencies=[may(Operation.INVITATION_NEW)])
+@router.post(
+    "/invitation/new",
+    response_model=Invitation,
+    dependencies=[may(Operation.INVITATION_NEW), idempotent("invitations")],
+)
 async def create_invitation(invitations: Invitations, body: NewInvitationBody) -> Response:
     """Invite a user to set a password. The link is `<base>/ui/onboarding?id=<id>`."""
-    link = await invitations.run(handlers.create_invitation, user_id=body.user_id, duration=body.duration)
+    link = await invitations.run(
+        handlers.create_invitation, user_id=body.user_id, duration=body.duration, send_email=body.send_email
+    )
     return _linked(link)
 
 
@@ -144,11 +150,12 @@ async def list_invitations(
 @router.post(
     "/keystead/v1/invitations/{ref}/resend",
     response_model=Invitation,
-    dependencies=[may(Operation.INVITATION_RESEND)],
+    dependencies=[may(Operation.INVITATION_RESEND), idempotent("invitations")],
 )
-async def resend_invitation(invitations: Invitations, ref: Id, _: ResendInvitationBody | None = None) -> Response:
+async def resend_invitation(invitations: Invitations, ref: Id, body: ResendInvitationBody | None = None) -> Response:
     """Make a new link, good for a full term; the old one is dead."""
-    return _linked(await invitations.run(handlers.resend_invitation, ref=ref))
+    send_email = body.send_email if body is not None else None
+    return _linked(await invitations.run(handlers.resend_invitation, ref=ref, send_email=send_email))
 
 
 def _linked(link: Link) -> Response:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from typing import Literal
 
 from services.invitations.events import (
     InvitationAccepted,
@@ -20,6 +21,7 @@ TERM_MAX = timedelta(days=90)
 FIRST_GENERATION = 1
 NO_SUCH_INVITATION = "there is no such invitation"
 
+Closing = Literal["accepted", "revoked", "expired", "resent", "unknown"]
 InvitationEvent = InvitationCreated | InvitationResent | InvitationAccepted | InvitationRevoked | InvitationExpired
 
 
@@ -69,6 +71,7 @@ class CreateInvitation:
     by: str
     now: datetime
     expires_at: datetime
+    send_email: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class ResendInvitation:
     id_hash: str
     by: str
     now: datetime
+    send_email: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,7 @@ def _create(invitation: Invitation, command: CreateInvitation) -> list[Invitatio
             created_by=command.by,
             created_at=command.now,
             expires_at=command.expires_at,
+            send_email=command.send_email,
         )
     ]
 
@@ -207,6 +212,7 @@ def _resend(invitation: Invitation, command: ResendInvitation) -> list[Invitatio
             resent_by=command.by,
             resent_at=command.now,
             expires_at=command.now + invitation.term,
+            send_email=command.send_email,
         )
     ]
 
@@ -240,6 +246,21 @@ def require_open(invitation: Invitation, id_hash: str, now: datetime) -> None:
         raise LinkUsed("this invitation was used already")
     if status is Status.EXPIRED:
         raise LinkExpired("this invitation has expired")
+
+
+def closed_by(invitation: Invitation, generation: int, now: datetime) -> Closing | None:
+    """Why the link of ``generation`` opens nothing; None if it does."""
+    match invitation.status_at(now):
+        case Status.OPEN:
+            return None if generation == invitation.generation else "resent"
+        case Status.ACCEPTED:
+            return "accepted"
+        case Status.REVOKED:
+            return "revoked"
+        case Status.EXPIRED:
+            return "expired"
+        case Status.ABSENT:
+            return "unknown"
 
 
 def _delete(invitation: Invitation, command: DeleteInvitation) -> list[InvitationEvent]:

@@ -20,14 +20,17 @@ from services.invitations.domain import (
     LinkUnknown,
     ResendInvitation,
     RevokeInvitation,
+    closed_by,
     require_open,
     stream_of,
 )
+from services.invitations.events import InvitationResent
 from services.invitations.read_model import InvitationRow
-from services.invitations.requests import OpenInvitation
+from services.invitations.requests import MadeLink, OpenInvitation
 from shared.durations import parse_duration
 from shared.event_store import Transaction
 from shared.keyring import Keyring
+from shared.secret import draw_uuid
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,11 @@ class Link:
     invitation: InvitationRow
 
 
-async def create_invitation(tx: Transaction, *, user_id: str, duration: str | None) -> Link:
-    """Invite a user, for ``duration`` or for as long as the setting says."""
-    ref = str(uuid.uuid4())
+async def create_invitation(
+    tx: Transaction, *, user_id: str, duration: str | None, send_email: bool | None = None, ref: str | None = None
+) -> Link:
+    """Invite a user, for ``duration`` or for as long as the setting says; ``ref`` where it was drawn already."""
+    ref = ref or draw_uuid(tx.draw("invitation"))
     link_id = make_link_id(tx.settings.keyring, ref, FIRST_GENERATION)
     command = CreateInvitation(
         ref=ref,
@@ -50,27 +55,44 @@ async def create_invitation(tx: Transaction, *, user_id: str, duration: str | No
         by=tx.trace.actor,
         now=tx.now,
         expires_at=parse_duration(duration or tx.settings.invitation_duration).after(tx.now),
+        send_email=_mailed(tx, send_email),
     )
     await tx.execute(stream_of(ref), INVITATION, command)
     return Link(link_id, await get_invitation(tx, ref))
 
 
-async def resend_invitation(tx: Transaction, *, ref: str) -> Link:
+async def resend_invitation(tx: Transaction, *, ref: str, send_email: bool | None = None) -> Link:
     """A new link, open for a full term. The old one is dead."""
     invitation = await read_model.find_invitation(tx, ref)
     if invitation is None:
         raise InvitationNotFound(f"ref: {NO_SUCH_INVITATION}", param="ref")
     generation = invitation.generation + 1
-    link_id = make_link_id(tx.settings.keyring, ref, generation)
     command = ResendInvitation(
         invitee=await _invitee(tx, invitation.user_id),
         generation=generation,
-        id_hash=hash_link_id(link_id),
+        id_hash=hash_link_id(make_link_id(tx.settings.keyring, ref, generation)),
         by=tx.trace.actor,
         now=tx.now,
+        send_email=_mailed(tx, send_email),
     )
-    await tx.execute(stream_of(ref), INVITATION, command)
-    return Link(link_id, await get_invitation(tx, ref))
+    # One that was cut off has resent it already, and then its own link is the answer, not the next.
+    resent = await tx.execute(stream_of(ref), INVITATION, command)
+    generation = next((event.generation for event in resent if isinstance(event, InvitationResent)), generation)
+    return Link(make_link_id(tx.settings.keyring, ref, generation), await get_invitation(tx, ref))
+
+
+def _mailed(tx: Transaction, send_email: bool | None) -> bool:
+    """A link is mailed where that was asked for; where nothing was said, if there is a server to do it (§3.5)."""
+    return send_email if send_email is not None else tx.settings.smtp_host is not None
+
+
+async def make_link(tx: Transaction, *, ref: str, generation: int) -> MadeLink:
+    """The link's id once more, for who mails or shows it now."""
+    invitation, _ = await tx.load(stream_of(ref), INVITATION)
+    closed = closed_by(invitation, generation, tx.now)
+    if closed is not None:
+        return MadeLink(closed=closed)
+    return MadeLink(id=make_link_id(tx.settings.keyring, ref, generation), expires_at=invitation.expires_at)
 
 
 async def check_invitation(tx: Transaction, *, id_hash: str) -> OpenInvitation:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     and_,
     case,
+    exists,
     select,
     tuple_,
 )
@@ -31,6 +32,7 @@ from services.invitations.events import (
     InvitationResent,
     InvitationRevoked,
 )
+from services.notifications.events import NotificationSent
 from shared.event_store import Transaction
 from shared.events import Event
 from shared.projections import Projection, upsert
@@ -63,6 +65,13 @@ users = Table(
     METADATA,
     Column("user_id", Text, primary_key=True),
     Column("has_email", Boolean, nullable=False),
+)
+
+mailed = Table(
+    "mailed_1",
+    METADATA,
+    Column("ref", Text, primary_key=True),
+    Column("generation", Integer, primary_key=True),
 )
 
 
@@ -115,8 +124,19 @@ async def project_user(tx: Transaction, event: Event) -> None:
             pass
 
 
+async def project_mailed(tx: Transaction, event: Event) -> None:
+    """In rows of their own: the two logs interleave as they please."""
+    match event:
+        case NotificationSent(kind="invitation"):
+            key = {"ref": event.ref, "generation": event.generation}
+            await tx.connection.execute(upsert(mailed, key, {}))
+        case _:
+            pass
+
+
 INVITATIONS = Projection("invitations", "invitations", (invitations,), project_invitation)
 USERS = Projection("users", "identity", (users,), project_user)
+MAILED = Projection("mailed", "notifications", (mailed,), project_mailed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +153,7 @@ class InvitationRow:
     created_by: str
     updated_at: datetime
     updated_by: str
+    email_sent: bool
 
 
 async def find_invitation(tx: Transaction, ref: str) -> InvitationRow | None:
@@ -198,7 +219,8 @@ def _status_at(now: datetime) -> ColumnElement[str]:
 
 def _select_at(now: datetime) -> Select[Any]:
     columns = [column for column in invitations.c if column.name not in ("status", "id_hash")]
-    return select(*columns, _status_at(now).label("status"))
+    of_this_link = and_(mailed.c.ref == invitations.c.ref, mailed.c.generation == invitations.c.generation)
+    return select(*columns, _status_at(now).label("status"), exists().where(of_this_link).label("email_sent"))
 
 
 def _invitation(row: Row[Any]) -> InvitationRow:

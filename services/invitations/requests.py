@@ -1,6 +1,9 @@
 """What others may ask invitations now."""
 
-from pydantic import BaseModel
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.requests import Question
 
@@ -18,6 +21,23 @@ class OpenInvitation(BaseModel):
     ref: str
     user_id: str
     generation: int
+
+
+class MakeLink(Question):
+    """Make the id of this generation's link again, to be mailed or shown now, and to be kept nowhere."""
+
+    ref: str
+    generation: int
+
+
+class MadeLink(BaseModel):
+    """``id`` is null if the link opens nothing any more; ``closed`` then says why."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    id: str | None = Field(default=None, repr=False)
+    expires_at: datetime | None = None
+    closed: Literal["accepted", "revoked", "expired", "resent", "unknown"] | None = None
 
 
 class AcceptInvitation(Question):

@@ -25,3 +25,6 @@ class InvitationsSettings(Settings):
     invitation_duration: Annotated[DurationText, AfterValidator(_a_term)] = setting(
         "7d", yaml_path="keystead_settings.invitation_duration", says="How long an invitation is open: 1h to 90d."
     )
+    smtp_host: str | None = setting(
+        None, env=("SMTP_HOST",), says="The mail server; without one, mails go to the outbox."
+    )

@@ -3,14 +3,31 @@
 from typing import Any
 
 from services.identity.events import CATALOG as IDENTITY
-from services.identity.events import UserDeleted
+from services.identity.events import UserCreated, UserDeleted
 from services.invitations import handlers
 from services.invitations.domain import stream_of
-from services.invitations.requests import AcceptedInvitation, AcceptInvitation, CheckInvitation, OpenInvitation
+from services.invitations.requests import (
+    AcceptedInvitation,
+    AcceptInvitation,
+    CheckInvitation,
+    MadeLink,
+    MakeLink,
+    OpenInvitation,
+)
+from services.notifications.events import CATALOG as NOTIFICATIONS
 from shared.event_store import Transaction
 from shared.events import Recorded
 from shared.service import Running
 from shared.subscriptions import Subscription
+
+
+async def on_user_created(tx: Transaction, recorded: Recorded) -> None:
+    """A user may come with an invitation, which identity has promised already (§3.2)."""
+    match recorded.event:
+        case UserCreated(user_id=user_id, invitation=wanted) if wanted is not None:
+            await handlers.create_invitation(
+                tx, user_id=user_id, duration=None, send_email=wanted.send_email, ref=wanted.ref
+            )
 
 
 async def on_user_deleted(tx: Transaction, recorded: Recorded) -> None:
@@ -20,11 +37,18 @@ async def on_user_deleted(tx: Transaction, recorded: Recorded) -> None:
             await handlers.revoke_invitations(tx, user_id=user_id, by=recorded.actor)
 
 
-SUBSCRIPTIONS = [Subscription(IDENTITY, {UserDeleted: on_user_deleted})]
+SUBSCRIPTIONS = [
+    Subscription(IDENTITY, {UserCreated: on_user_created, UserDeleted: on_user_deleted}),
+    Subscription(NOTIFICATIONS),
+]
 
 
 async def check_invitation(running: Running[Any], question: CheckInvitation) -> OpenInvitation:
     return await running.run(handlers.check_invitation, id_hash=question.id_hash)
+
+
+async def make_link(running: Running[Any], question: MakeLink) -> MadeLink:
+    return await running.run(handlers.make_link, ref=question.ref, generation=question.generation)
 
 
 async def accept_invitation(running: Running[Any], question: AcceptInvitation) -> AcceptedInvitation:

@@ -161,19 +161,24 @@ FIELDS: Mapping[str, Mapping[str, Bad]] = {
         "auto_create_key": [*BOOLEAN, (None, "wrong_type")],
         "teams": [("x", "wrong_type"), (["nobody"], "not_found")],
         "spend": SPEND_AT_CREATION,
+        "send_invite_email": BOOLEAN,
     },
     "/user/update": {**USER, "spend": READ_ONLY},
     "/user/delete": {
         "user_ids": [*IDS, (None, "wrong_type"), ([f"user-{number}" for number in range(501)], "out_of_range")]
     },
     "/v2/login": {"username": ONLY_STRING, "password": ONLY_STRING},
-    "/invitation/new": {"user_id": [*ID, (None, "wrong_type")], "duration": [*DURATION, ("-1", "duration_malformed")]},
+    "/invitation/new": {
+        "user_id": [*ID, (None, "wrong_type")],
+        "duration": [*DURATION, ("-1", "duration_malformed")],
+        "send_email": BOOLEAN,
+    },
     "/invitation/update": {
         "invitation_id": [*ID, (None, "wrong_type")],
         "is_accepted": [*BOOLEAN, (None, "wrong_type")],
     },
     "/invitation/delete": {"invitation_id": [*ID, (None, "wrong_type")]},
-    "/keystead/v1/invitations/{}/resend": {},
+    "/keystead/v1/invitations/{}/resend": {"send_email": BOOLEAN},
     "/onboarding/claim_token": {
         "invitation_link": [*ID, (None, "wrong_type")],
         "user_id": [*ID, (None, "wrong_type")],
@@ -253,10 +258,8 @@ tag_rpm_limit temp_budget_expiry temp_budget_increase throttle_on_budget_exceede
 # What issue 3 leaves to later ones: refused until then, "never stored unenforced".
 LIMITS_LATER = ["tpm_limit", "rpm_limit", "max_parallel_requests", "budget_limits", "soft_budget"]
 LATER: Mapping[str, list[str]] = {
-    "/user/new": [*LIMITS_LATER, "sso_user_id", "send_invite_email", "password"],
+    "/user/new": [*LIMITS_LATER, "sso_user_id", "password"],
     "/user/update": [*LIMITS_LATER, "sso_user_id", "password"],
-    "/invitation/new": ["send_email"],
-    "/keystead/v1/invitations/{}/resend": ["send_email"],
     "/key/generate": [*LIMITS_LATER, "budget_id", "send_invite_email"],
     "/key/update": [*LIMITS_LATER, "budget_id"],
 }
@@ -348,6 +351,12 @@ QUERIES: Mapping[str, Query] = {
         "limit": [*PAGE, ("201", "out_of_range")],
         "after": [("x", "out_of_range"), ("", "out_of_range"), ("%00", "out_of_range")],
     },
+    "/keystead/v1/notifications": {
+        "status": ONE_OF,
+        "user_id": QUERY_ID,
+        "limit": [*PAGE, ("201", "out_of_range")],
+        "after": [("x", "out_of_range"), ("", "out_of_range"), ("%00", "out_of_range")],
+    },
     "/key/info": {"key": [("", "out_of_range"), ("x" * 256, "out_of_range"), ("nothing", "not_found")]},
     "/key/list": {
         "page": PAGE,
@@ -400,6 +409,7 @@ STRICT_QUERIES = (
     "/.well-known/jwks.json",
     "/keystead/v1/me",
     "/keystead/v1/invitations",
+    "/keystead/v1/notifications",
     "/keystead/v1/budgets/proxy",
     "/key/list",
     "/spend/logs",

@@ -23,6 +23,7 @@ from tests.support.permission_world import (
     World,
     about_invitation,
     about_key,
+    about_mail,
     about_session,
     about_sessions,
     about_user,
@@ -96,6 +97,8 @@ DELETE /keystead/v1/sessions              any  own  own  own
 DELETE /keystead/v1/sessions/{}           any  own  own  own
 GET  /keystead/v1/invitations             any  any  -    -
 POST /keystead/v1/invitations/{}/resend   any  -    -    -
+GET  /keystead/v1/notifications           any  any  -    -
+GET  /keystead/v1/notifications/{}/content any  -    -    -
 GET  /keystead/v1/budgets/{}              any  any  own  own
 GET  /keystead/v1/verify                  open
 """
@@ -258,6 +261,9 @@ ASKS: tuple[Ask, ...] = (
     *(Ask("DELETE /keystead/v1/sessions", relation, about_sessions(relation)) for relation in RELATIONS),
     *(Ask("DELETE /keystead/v1/sessions/{}", relation, about_session(relation)) for relation in RELATIONS),
     Ask("GET /keystead/v1/invitations", "", fixed("/keystead/v1/invitations")),
+    Ask("GET /keystead/v1/notifications", "", fixed("/keystead/v1/notifications")),
+    Ask("GET /keystead/v1/notifications/{}/content", "another's", about_mail("another's")),
+    Ask("GET /keystead/v1/notifications/{}/content", "unknown", about_mail("unknown")),
     Ask("GET /onboarding/get_token", "another's", open_link),
     Ask("POST /onboarding/claim_token", "another's", claim_with_ones_own, elsewise=needs_the_links_credential),
     Ask("POST /key/generate", "own", fixed("/key/generate", {}), "own, unnamed"),

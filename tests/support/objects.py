@@ -131,7 +131,7 @@ LISTED_INVITATION: Shapes = {
     "updated_by": str,
     "ref": UUID,
     "status": re.compile(r"open|accepted|expired|revoked"),
-    "email_sent": exactly(False),
+    "email_sent": bool,
 }
 INVITATION: Shapes = {**LISTED_INVITATION, "id": str}
 

@@ -254,6 +254,21 @@ def about_invitation(path: str, relation: str, more: Mapping[str, Any]) -> Make:
     return make
 
 
+def about_mail(relation: str) -> Make:
+    """To somebody else: one that waits in the outbox, with what it says."""
+
+    async def make(world: World, _: Caller) -> Request:
+        mail = str(uuid.uuid4())
+        if relation != "unknown":
+            user_id = world.carol.user_id
+            await world.it.ok("POST", "/invitation/new", {"user_id": user_id, "send_email": True})
+            page = await world.it.ok("GET", f"/keystead/v1/notifications?user_id={user_id}&limit=1")
+            mail = page["data"][0]["id"]
+        return Request(f"/keystead/v1/notifications/{mail}/content")
+
+    return make
+
+
 async def invite_oneself(world: World, who: Caller) -> Request:
     """The master key's user has no e-mail address, and so is nobody to invite: asked for somebody else."""
     user_id = world.owned_by(who).user_id if who.role else world.carol.user_id

@@ -1,6 +1,7 @@
 """Routes of users: made, read, changed and deleted (§3.2)."""
 
-import uuid
+from dataclasses import replace
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -11,18 +12,19 @@ from starlette.responses import Response
 from services.identity import handlers, read_model
 from services.identity.api.answers import User, user_answer, user_fields
 from services.identity.domain.user import DEFAULT_USER_ID, UserUnknown
-from services.identity.events import FirstKey, Role, UserLimits
+from services.identity.events import FirstKey, Role, UserLimits, WantedInvitation
 from services.identity.settings import IdentitySettings
-from services.keys.requests import CountedKeys, CountUserKeys, ListedKeys, ListUserKeys
+from services.keys.requests import CountedKeys, CountUserKeys, FindKey, FoundKey, ListedKeys, ListUserKeys
 from shared.answers import Answer, JsonAnswer, from_wire
 from shared.body import StrictRoute
 from shared.durations import DurationText
 from shared.errors import Refused
 from shared.event_store import Transaction
+from shared.idempotency import idempotent
 from shared.money import Money
 from shared.permissions import Operation
 from shared.principal import Principal, may, running
-from shared.secret import draw_key
+from shared.secret import NewKey, draw_key, draw_uuid
 from shared.service import Running
 from shared.values import Body, Email, Id, Metadata, Name, StringList
 from shared.values import Query as QueryModel
@@ -77,10 +79,9 @@ class UserFields(Body):
 
 
 class NewUserBody(UserFields):
-    later: ClassVar[frozenset[str]] = UserFields.later | {"send_invite_email"}
-
     teams: list[Any] | None = None
     auto_create_key: bool = True
+    send_invite_email: bool | None = None
     spend: Money | None = None
 
 
@@ -97,8 +98,14 @@ class NewUserAnswer(User):
     key_name: str | None
     token: str | None
     token_id: str | None
-    expires: str | None
+    expires: datetime | None
     key_id: str | None
+
+
+class InvitedUserAnswer(NewUserAnswer):
+    """With ``send_invite_email``."""
+
+    invitation_ref: str
 
 
 class UserInfoQuery(QueryModel):
@@ -144,41 +151,48 @@ class UpdatedUserAnswer(Answer):
     data: User
 
 
-@router.post("/user/new", response_model=NewUserAnswer)
+@router.post("/user/new", response_model=NewUserAnswer | InvitedUserAnswer, dependencies=[idempotent("identity")])
 async def new_user(
     identity: Identity, principal: Annotated[Principal, may(Operation.USER_NEW)], body: NewUserBody
 ) -> Response:
-    """Make a user, and a first key unless ``auto_create_key`` is false."""
+    """Make a user, a first key unless ``auto_create_key`` is false, and with ``send_invite_email`` an invitation."""
     settings = identity.settings
     _check_new(body, settings)
-    drawn = draw_key() if body.auto_create_key else None
-    first_key = FirstKey(key_id=drawn.key_id, token=drawn.token, key_name=drawn.key_name) if drawn else None
 
-    async def make(tx: Transaction) -> dict[str, Any]:
-        user = _with_defaults(body, settings, tx, first_key)
-        if first_key is not None:
-            tx.carried_out_by.add("keys")
+    async def make(tx: Transaction) -> tuple[dict[str, Any], NewKey | None, WantedInvitation | None]:
+        drawn, user = _draw(tx, body, settings)
         await handlers.create_user(tx, user)
         row = await read_model.find_user(tx, user.user_id)
-        assert row is not None
-        return user_fields(row, settings, tx.now)
+        if row is None:  # made by this request before it was cut off
+            raise UserUnknown("user_id: the user was made, and deleted since", param="user_id")
+        return user_fields(row, settings, tx.now), drawn, user.invitation
 
-    fields = await identity.run(make)
+    fields, drawn, invitation = await identity.run(make)
     key: dict[str, Any] = {
         "key": drawn.key if drawn else "",
         "key_name": drawn.key_name if drawn else None,
         "token": drawn.token if drawn else None,
         "token_id": drawn.token if drawn else None,
-        "expires": await _expires_of_first_key(identity, fields["user_id"]) if drawn else None,
+        "expires": await _expiry_of(identity, drawn) if drawn else None,
         "key_id": drawn.key_id if drawn else None,
     }
+    if invitation is not None:
+        return JsonAnswer(InvitedUserAnswer(**fields, **key, invitation_ref=invitation.ref))
     return JsonAnswer(NewUserAnswer(**fields, **key))
 
 
-async def _expires_of_first_key(identity: Running[IdentitySettings], user_id: str) -> str | None:
-    listed = await identity.wire.ask("keys", ListUserKeys(user_id=user_id, limit=1), ListedKeys)
-    expires: str | None = listed.keys[0]["expires"] if listed.keys else None
-    return expires
+def _draw(tx: Transaction, body: NewUserBody, settings: IdentitySettings) -> tuple[NewKey | None, handlers.NewUser]:
+    user = _with_defaults(body, settings, tx)
+    drawn = draw_key(tx.draw("first key")) if body.auto_create_key else None
+    if drawn is not None:
+        user = replace(user, first_key=FirstKey(key_id=drawn.key_id, token=drawn.token, key_name=drawn.key_name))
+    if body.send_invite_email:
+        user = replace(user, invitation=WantedInvitation(ref=draw_uuid(tx.draw("invitation")), send_email=True))
+    return drawn, user
+
+
+async def _expiry_of(identity: Running[IdentitySettings], drawn: NewKey) -> datetime | None:
+    return (await identity.wire.ask("keys", FindKey(token=drawn.token), FoundKey)).expires_at
 
 
 def _check_new(body: NewUserBody, settings: IdentitySettings) -> None:
@@ -197,9 +211,7 @@ def check_models(models: list[str] | None, settings: IdentitySettings) -> None:
         raise ModelUnknown(f"models: {unknown!r} is not a model here", param="models")
 
 
-def _with_defaults(
-    body: NewUserBody, settings: IdentitySettings, tx: Transaction, first_key: FirstKey | None
-) -> handlers.NewUser:
+def _with_defaults(body: NewUserBody, settings: IdentitySettings, tx: Transaction) -> handlers.NewUser:
     """The gaps filled in §5.9's order: the request, the default parameters, the internal user's budget."""
     given = body.model_fields_set
     defaults = settings.default_internal_user_params
@@ -221,13 +233,12 @@ def _with_defaults(
         max_parallel_requests=fill.max_parallel_requests,
     )
     return handlers.NewUser(
-        user_id=body.user_id or str(uuid.uuid4()),
+        user_id=body.user_id or draw_uuid(tx.draw("user")),
         role=role,
         email=body.user_email,
         alias=body.user_alias,
         limits=limits,
         metadata=body.metadata or {},
-        first_key=first_key,
     )
 
 

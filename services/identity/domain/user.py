@@ -15,6 +15,7 @@ from services.identity.events import (
     UserLimits,
     UserRoleChanged,
     UserUpdated,
+    WantedInvitation,
 )
 from shared.aggregate import Aggregate
 from shared.errors import Refused
@@ -50,6 +51,10 @@ class UserUnknown(Refused):
     reason = "not_found"
 
 
+class UserHasNoEmail(Refused):
+    reason = "user_has_no_email"
+
+
 class DefaultUserIsFixed(Refused):
     reason = "out_of_range"
 
@@ -64,6 +69,7 @@ class CreateUser:
     metadata: dict[str, Any]
     first_key: FirstKey | None
     now: datetime
+    invitation: WantedInvitation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,8 @@ def decide(user: User, command: UserCommand) -> Sequence[UserEvent]:
 def _create(user: User, command: CreateUser) -> Sequence[UserEvent]:
     if user.life is not Life.ABSENT:
         raise UserExists("user_id: there is such a user already, or was", param="user_id")
+    if command.invitation is not None and command.sealed_email is None:
+        raise UserHasNoEmail("user_email: who is to be invited needs one to log in with", param="user_email")
     return [
         UserCreated(
             user_id=command.user_id,
@@ -130,6 +138,7 @@ def _create(user: User, command: CreateUser) -> Sequence[UserEvent]:
             metadata=command.metadata,
             first_key=command.first_key,
             created_at=command.now,
+            invitation=command.invitation,
         )
     ]
 

@@ -1,0 +1,1 @@
+"""Notifications: what people are told by mail, and what became of each mail."""

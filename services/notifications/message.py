@@ -1,0 +1,41 @@
+"""A mail's form (RFC 5322): headers that nobody can add to, plain text, and the same in HTML."""
+
+from datetime import datetime
+from email import policy
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import format_datetime
+
+from services.notifications.content import Content
+
+# Seven bits and short lines: what any server takes.
+_PLAIN = policy.SMTP.clone(cte_type="7bit")
+_INTERNATIONAL = policy.SMTPUTF8.clone(cte_type="7bit")
+
+
+class AddressUnusable(ValueError):
+    """No mail can be sent to an address like that; it is not repeated here."""
+
+
+def address_of(email: str) -> Address:
+    """The one address that ``email`` is: whatever its characters, they end neither it nor the header."""
+    username, _, domain = email.rpartition("@")
+    try:
+        return Address(username=username, domain=domain.encode("idna").decode("ascii"))
+    except (ValueError, IndexError) as fault:  # UnicodeError is a ValueError
+        raise AddressUnusable("no mail can be sent to an address of this form") from fault
+
+
+def make_message(content: Content, *, sender: str, notification_id: str, now: datetime) -> EmailMessage:
+    """``notification_id`` makes the Message-ID, the same however often the mail is tried."""
+    from_, to = address_of(sender), address_of(content.to)
+    message = EmailMessage(policy=_PLAIN if to.addr_spec.isascii() else _INTERNATIONAL)
+    message["From"] = from_
+    message["To"] = to
+    message["Subject"] = content.subject
+    message["Date"] = format_datetime(now)
+    message["Message-ID"] = f"<{notification_id}@{from_.domain}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(content.text, cte="quoted-printable")
+    message.add_alternative(content.html, subtype="html", cte="quoted-printable")
+    return message
