@@ -50,6 +50,7 @@ EXPOSED_HEADERS = (
     "Allow",
     "Retry-After",
     "Location",
+    "Idempotent-Replayed",
     "Link",
     "x-request-id",
     "x-should-retry",

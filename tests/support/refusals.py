@@ -57,6 +57,8 @@ REASONS: Mapping[str, tuple[int, str]] = {
     "body_too_large": (413, "invalid_request_error"),
     "media_type": (415, "invalid_request_error"),
     "version_conflict": (409, "invalid_request_error"),
+    "idempotency_in_progress": (409, "invalid_request_error"),
+    "idempotency_mismatch": (422, "invalid_request_error"),
     "budget_exceeded": (429, "budget_exceeded"),
     "budget_held": (429, "budget_exceeded"),
     "price_unknown": (403, "model_cost_map_missing"),

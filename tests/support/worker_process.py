@@ -1,4 +1,4 @@
-"""A gateway worker in a process of its own, which a test can freeze: ``python -m tests.support.worker_process``.
+"""A worker in a process of its own, which a test can freeze or kill: ``python -m tests.support.worker_process``.
 
 Reads what it is to join from its standard input, as JSON; the first line that it prints is its address.
 """
@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from keystead.app import compose
+from keystead.app import SERVICES, compose
 from services.gateway.service import SERVICE as GATEWAY
 from tests.support.installation import Installation, connections_to, keyring, serving, settings
 
@@ -38,9 +38,11 @@ class WorkerProcess:
 
 
 @asynccontextmanager
-async def worker_process(it: Installation, content: dict[str, Any]) -> AsyncIterator[WorkerProcess]:
-    """Another worker of that installation, made from the same content of the configuration file."""
-    given = {"owner_url": it.owner_url, "namespace": it.namespace, "content": content}
+async def worker_process(
+    it: Installation, content: dict[str, Any], services: Sequence[str] = (GATEWAY.name,)
+) -> AsyncIterator[WorkerProcess]:
+    """A replica of some services of that installation, made from the same content of the configuration file."""
+    given = {"owner_url": it.owner_url, "namespace": it.namespace, "content": content, "services": [*services]}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.support.worker_process", stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -56,10 +58,11 @@ async def worker_process(it: Installation, content: dict[str, Any]) -> AsyncIter
         await process.wait()
 
 
-async def work(told: TextIO, owner_url: str, namespace: str, content: dict[str, Any]) -> None:
+async def work(told: TextIO, owner_url: str, namespace: str, content: dict[str, Any], services: Sequence[str]) -> None:
     """Until killed."""
     loaded = settings(content)
-    async with serving(compose([GATEWAY], loaded, connections_to(owner_url, namespace), keyring=keyring()).app) as url:
+    ours = [service for service in SERVICES if service.name in services]
+    async with serving(compose(ours, loaded, connections_to(owner_url, namespace), keyring=keyring()).app) as url:
         print(url, file=told, flush=True)
         await asyncio.Event().wait()
 
