@@ -39,6 +39,25 @@ CREDENTIALS: Document = {
 # How FastAPI would refuse what is malformed; here that is a refusal like any other (D4).
 _NEVER_ANSWERED = "422"
 _NEVER_USED = ("HTTPValidationError", "ValidationError")
+# From an answer to what may be asked next: the second operation's parameter, or the member of its body, and where its
+# value is in the first one's answer.
+LINKS = (
+    ("post /user/new", "get /user/info", "user_id", "$response.body#/user_id"),
+    ("post /user/new", "post /user/update", "user_id", "$response.body#/user_id"),
+    ("post /user/new", "post /invitation/new", "user_id", "$response.body#/user_id"),
+    ("post /user/new", "post /key/generate", "user_id", "$response.body#/user_id"),
+    ("post /user/new", "get /keystead/v1/budgets/{scope}", "scope", "user:{$response.body#/user_id}"),
+    ("post /invitation/new", "get /invitation/info", "invitation_id", "$response.body#/ref"),
+    ("post /invitation/new", "post /invitation/delete", "invitation_id", "$response.body#/ref"),
+    ("post /invitation/new", "post /keystead/v1/invitations/{ref}/resend", "ref", "$response.body#/ref"),
+    ("post /invitation/new", "get /onboarding/get_token", "invite_link", "$response.body#/id"),
+    ("post /key/generate", "get /key/info", "key", "$response.body#/token"),
+    ("post /key/generate", "post /key/update", "key", "$response.body#/token"),
+    ("post /key/generate", "post /key/block", "key", "$response.body#/token"),
+    ("post /key/generate", "post /key/unblock", "key", "$response.body#/token"),
+    ("post /key/generate", "get /spend/logs", "api_key", "$response.body#/token"),
+    ("get /v1/models", "get /v1/models/{model}", "model", "$response.body#/data/0/id"),
+)
 
 
 def describe(app: FastAPI, routes: Iterable[APIRoute]) -> Document:
@@ -52,7 +71,19 @@ def describe(app: FastAPI, routes: Iterable[APIRoute]) -> Document:
             continue  # a page, which is for people
         for method in route.methods or ():
             _complete(document["paths"][route.path_format][method.lower()], route)
+    _link(document["paths"])
     return document
+
+
+def _link(paths: Document) -> None:
+    described = {f"{method} {path}": each for path, of_path in paths.items() for method, each in of_path.items()}
+    for source, target, name, expression in LINKS:
+        if source in described and target in described:
+            operation = described[target]
+            in_body = name not in {parameter["name"] for parameter in operation.get("parameters", ())}
+            given = {"requestBody": {name: expression}} if in_body else {"parameters": {name: expression}}
+            links = described[source]["responses"]["200"].setdefault("links", {})
+            links[operation["operationId"]] = {"operationId": operation["operationId"], **given}
 
 
 def _complete(described: Document, route: APIRoute) -> None:

@@ -96,7 +96,14 @@ def test_the_golden_example_is_as_described(service: str, event: type[Event]) ->
     recorded = Recorded("id", service, "stream", 1, 1, now, "default_user_id", "call", None, loaded)
     envelope = json.loads(recorded.to_cloudevent())
     assert faults(name, envelope) == []
-    for wrong in ({"position": 0}, {"source": "nobody"}, {"data": {}}, {"schemaversion": 0}, {"time": "yesterday"}):
+    wrongs: list[dict[str, Any]] = [
+        {"position": 0},
+        {"source": "nobody"},
+        {"data": {}},
+        {"schemaversion": 0},
+        {"time": "x"},
+    ]
+    for wrong in wrongs:
         assert faults(name, {**envelope, **wrong}), wrong
 
 

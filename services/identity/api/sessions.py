@@ -115,8 +115,8 @@ async def _log_in_as_master(
     return await identity.run(handlers.log_in, DEFAULT_USER_ID, password_hash=None, method="password", visitor=visitor)
 
 
-@router.get("/logout", dependencies=[may(Operation.LOG_OUT)], status_code=303)
-@router.post("/logout", dependencies=[may(Operation.LOG_OUT)], status_code=303)
+@router.get("/logout", dependencies=[may(Operation.LOG_OUT)], status_code=303, response_class=Response)
+@router.post("/logout", dependencies=[may(Operation.LOG_OUT)], status_code=303, response_class=Response)
 async def log_out(identity: Identity, request: Request) -> Response:
     """End the session that asks, if one does, and lead on."""
     credential = bearer_of(request)
@@ -152,7 +152,7 @@ async def revoke_session(
 
 @router.get("/.well-known/jwks.json", dependencies=[may(Operation.JWKS)])
 async def key_set(identity: Identity) -> Response:
-    """The public keys of session JWTs."""
+    """The public keys of what is signed here for others: sessions' JWTs, and what ``/keystead/v1/verify`` answers."""
     return JsonAnswer(
         session_token.key_set(identity.settings.keyring), headers={"Cache-Control": "public, max-age=300"}
     )
