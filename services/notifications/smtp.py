@@ -15,7 +15,6 @@ from aiosmtplib import (
     SMTPAuthenticationError,
     SMTPDataError,
     SMTPException,
-    SMTPNotSupported,
     SMTPRecipientRefused,
     SMTPResponseException,
     SMTPSenderRefused,
@@ -121,12 +120,15 @@ async def _be_let_in(client: SMTP, message: EmailMessage, seconds: float) -> Non
             await client.connect()
             await _address(client, message)
     except (SMTPException, OSError, ValueError) as fault:
+        _hang_up_if_stalled(client, fault)
         raise _not_taken(fault) from fault
 
 
 async def _address(client: SMTP, message: EmailMessage) -> None:
     """Name sender and addressee; SMTPUTF8 (RFC 6531) only where they need it, for not every server has it."""
     sender, to = (message[name].addresses[0].addr_spec for name in ("From", "To"))
+    if client.is_ehlo_or_helo_needed:
+        await client.ehlo()
     if (sender + to).isascii():
         await client.mail(sender)
         await client.rcpt(to)
@@ -147,7 +149,13 @@ async def hand_over(client: SMTP, message: EmailMessage, *, seconds: float) -> N
             raise OutcomeUnknown from fault
         raise _not_taken(fault) from fault
     except (SMTPException, OSError) as fault:
+        _hang_up_if_stalled(client, fault)
         raise OutcomeUnknown from fault
+
+
+def _hang_up_if_stalled(client: SMTP, fault: Exception) -> None:
+    if isinstance(fault, TimeoutError):
+        client.close()  # it would not hear a farewell either
 
 
 def _not_taken(fault: Exception) -> NotTaken:  # noqa: PLR0911 - a line a fault
@@ -160,8 +168,6 @@ def _not_taken(fault: Exception) -> NotTaken:  # noqa: PLR0911 - a line a fault
             return NotTaken(f"the mail server refused the {what}: {_said(fault)}", for_good=for_good)
         case SMTPResponseException():
             return NotTaken(f"the mail server is not ready: {_said(fault)}")
-        case SMTPNotSupported():
-            return NotTaken("the mail server does not offer what is set: STARTTLS, or a way to log in that we know")
         case ssl.SSLCertVerificationError():
             return NotTaken(f"the mail server's certificate does not hold: {fault.verify_message}")
         case ssl.SSLError():
@@ -172,6 +178,8 @@ def _not_taken(fault: Exception) -> NotTaken:  # noqa: PLR0911 - a line a fault
             return _not_taken(fault.__cause__)
         case OSError():
             return NotTaken("the mail server can't be reached, or went away")
+        case SMTPException():
+            return NotTaken("the mail server does not offer what is set: STARTTLS, or a way to log in that we know")
         case _:
             return NotTaken(f"the mail could not be sent: {type(fault).__name__}")
 
