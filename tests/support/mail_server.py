@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-# Replies that are none: nothing for ever; the line cut; the line cut after the mail was taken.
+# Replies that are none: nothing until it is told to behave; the line cut; the line cut after the mail was taken.
 STALL, DROP, TAKE_AND_DROP = "stall", "drop", "take and drop"
 
 
@@ -34,7 +34,7 @@ class Manners:
     at_sender: list[str] = field(default_factory=list)
     at_addressee: list[str] = field(default_factory=list)
     at_mail: list[str] = field(default_factory=list)
-    stalls_for: str = ""  # the addressee whose mails it never answers, every time
+    stalls_for: str = ""  # the addressee whose mails it does not answer until it is told to behave
 
 
 @dataclass
@@ -66,12 +66,13 @@ class MailServer:
     def __init__(self, port: int, process: asyncio.subprocess.Process) -> None:
         self.port = port
         self.taken: list[Taken] = []
-        self.tried: list[str] = []
+        self.tried: list[str] = []  # addressees that were named
+        self.handed: list[str] = []  # … and whose mails came in, taken or not
         self._process = process
         self._acknowledged: asyncio.Queue[None] = asyncio.Queue()
 
     async def behave(self, **manners: Any) -> None:
-        """From now on like this, in what is not said as a good server does."""
+        """From now on like this, in what is not said as a good server does. What stalls goes on."""
         await _tell(self._process, Manners(**manners))
         await self._acknowledged.get()
 
@@ -87,6 +88,8 @@ class MailServer:
                     self._acknowledged.put_nowait(None)
                 case "tried":
                     self.tried.append(said["to"])
+                case "handed":
+                    self.handed.append(said["to"])
                 case "taken":
                     raw = base64.b64decode(said.pop("raw"))
                     self.taken.append(Taken(**said, message=message_from_bytes(raw, policy=policy.default)))
@@ -126,8 +129,14 @@ class Handler:
     """Answers as its manners are."""
 
     def __init__(self, manners: Manners, told: TextIO) -> None:
-        self.manners = manners
         self._told = told
+        self._changed = asyncio.Event()
+        self.manners = manners
+
+    def change(self, manners: Manners) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self.manners = manners
 
     async def handle_MAIL(  # noqa: N802 - aiosmtpd's names
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -142,13 +151,14 @@ class Handler:
     ) -> str:
         self.tell("tried", to=address)
         if address == self.manners.stalls_for:
-            await asyncio.Event().wait()
+            await self._changed.wait()
         reply = await self._reply(self.manners.at_addressee, server)
         if reply.startswith("250"):
             envelope.rcpt_tos.append(address)
         return reply.format(address=address)
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        self.tell("handed", to=envelope.rcpt_tos[0])
         takes_silently = self.manners.at_mail[:1] == [TAKE_AND_DROP]
         reply = DROP if takes_silently else await self._reply(self.manners.at_mail, server)
         if takes_silently or reply.startswith("250"):
@@ -172,7 +182,8 @@ class Handler:
     async def _reply(self, replies: list[str], server: SMTP) -> str:
         reply = replies.pop(0) if replies else "250 2.0.0 well done"
         if reply == STALL:
-            await asyncio.Event().wait()
+            await self._changed.wait()
+            return "421 4.4.2 too late"
         if reply == DROP:
             server.transport.abort()
         return reply
@@ -219,7 +230,7 @@ async def serve(told: TextIO) -> None:
     )
     print(server.sockets[0].getsockname()[1], file=told, flush=True)
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        handler.manners = Manners(**json.loads(line))
+        handler.change(Manners(**json.loads(line)))
         handler.tell("behaving")
 
 

@@ -1,6 +1,5 @@
 """Speaking to a real mail server, one that refuses, stalls, goes away, or wants TLS and a log-in."""
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from services.notifications.message import make_message
 from services.notifications.smtp import MailServer, NotTaken, OutcomeUnknown, conversation, hand_over
 from tests.support import mail_server
 from tests.support.certificates import make_certificate
+from tests.support.eventually import eventually
 from tests.support.mail_server import DROP, STALL, TAKE_AND_DROP
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -74,7 +74,7 @@ async def not_taken(server: MailServer) -> NotTaken:
 
 async def test_a_mail_is_taken(post: mail_server.MailServer) -> None:
     await send(plain(post.port), a_mail(text="A line.\n.\n..two dots\nünïcode\n"))
-    (mail,) = post.taken
+    (mail,) = await taken(post)
     assert (mail.sender, mail.to, mail.encrypted) == (SENDER, [ADA], False)
     assert mail.text.splitlines() == ["A line.", ".", "..two dots", "ünïcode"]
     assert mail.html.strip() == "<p>Hello.</p>"
@@ -95,7 +95,7 @@ async def test_a_refusal_for_now_is_not_for_good(post: mail_server.MailServer, p
     assert not (await not_taken(plain(post.port))).for_good
     assert post.taken == []
     await send(plain(post.port))
-    assert len(post.taken) == 1
+    assert len(await taken(post)) == 1
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_no_server_is_no_reason_to_give_up() -> None:
 
 async def test_an_address_in_other_letters_goes_where_it_can(post: mail_server.MailServer) -> None:
     await send(plain(post.port), a_mail("müller@bücher.example"))
-    (mail,) = post.taken
+    (mail,) = await taken(post)
     assert mail.to == ["müller@xn--bcher-kva.example"]
     told = str(mail.message["To"]).encode("utf-8", "surrogateescape").decode()
     assert told == "müller@xn--bcher-kva.example"
@@ -206,6 +206,5 @@ def test_whoever_prints_the_server_prints_no_password() -> None:
 
 async def taken(post: mail_server.MailServer) -> list[mail_server.Taken]:
     """The server tells of a mail before it answers, but by another way."""
-    while not post.taken:
-        await asyncio.sleep(0)
+    await eventually(lambda: bool(post.taken))
     return post.taken
