@@ -286,6 +286,18 @@ async def test_a_session_that_is_over_is_one_that_nobody_has(it: Installation, a
     assert len(await endings(it, session_id)) == 1
 
 
+async def test_an_end_that_not_every_worker_may_have_heard_of_is_not_yet_told() -> None:
+    """The change stands, and the same command again waits for it too, before it says that there is none (design §5)."""
+    async with installation() as it:
+        path = f"{SESSIONS}/{await id_of(it, (await it.invite()).session)}"
+        budgets = it.running("budgets").wire.broker
+        await budgets.stop()
+        for _ in range(2):
+            assert refusal(await it.call("DELETE", path))[0] == 503
+        await budgets.start()
+        assert refusal(await it.call("DELETE", path)) == NO_SESSION
+
+
 async def test_of_many_who_end_a_session_at_once_one_does(it: Installation, ada: Person) -> None:
     session_id = await id_of(it, ada.session)
     outcomes = await asyncio.gather(*(it.call("DELETE", f"{SESSIONS}/{session_id}") for _ in range(8)))
