@@ -86,10 +86,11 @@ class Transaction:
         A request that was cut off after its commit comes again with the same seed: what it decided then is returned,
         and nothing is decided anew.
         """
+        state, version = await self.load(stream, aggregate)
+        # Looked for after the loading: what is committed later than this conflicts with the version.
         if self.seed is not None and (before := await self._decided_before(stream, self.seed)):
             self.repeated.add(stream)
             return before  # type: ignore[return-value]
-        state, version = await self.load(stream, aggregate)
         events = aggregate.decide(state, command)
         if events:
             self._claims |= {claim: (stream, refused) for claim, refused in (claims or {}).items()}

@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 
 from keystead.app import SERVICES, compose
+from services.gateway.service import SERVICE as GATEWAY
+from services.keys.service import SERVICE as KEYS
 from shared.idempotency import idempotent_of
 from shared.kept_answers import forget_answers
 from tests.support.identity import PassingClock, an_email, log_of, new_user, refusal
@@ -160,6 +162,23 @@ async def test_fifty_different_ones_at_once_do_not_stand_in_each_others_way(worl
     assert len({each.body for each in answers}) == 50
 
 
+async def test_it_is_kept_where_the_gateway_passes_requests_on_to_another_process_too(world: World) -> None:
+    it, once = world.it, new_key()
+    connections = connections_to(it.owner_url, it.namespace)
+    inner = compose([KEYS], it.settings, connections, keyring=keyring(), clock=world.clock)
+    async with serving(inner.app) as elsewhere:
+        composition = compose(
+            [GATEWAY], it.settings, connections, keyring=keyring(), clock=world.clock, elsewhere={"keys": elsewhere}
+        )
+        async with serving(composition.app) as gateway:
+            urls = [gateway, gateway, it.url]
+            answers = [await world.post("/key/generate", {"tags": ["a"]}, once, url=url) for url in urls]
+            refused = await world.refused("/key/generate", {}, once, url=gateway)
+    assert [(each.status, each.replayed) for each in answers] == [(200, None), (200, "true"), (200, "true")]
+    assert len({each.body for each in answers}) == 1
+    assert refused == (422, "idempotency_mismatch", "Idempotency-Key")
+
+
 async def test_another_body_is_refused(world: World) -> None:
     once = new_key()
     assert (await world.post("/key/generate", {"tags": ["a"]}, once)).status == 200
@@ -261,6 +280,7 @@ async def test_nothing_of_what_is_kept_is_in_clear(world: World) -> None:
     link = await world.it.ok("POST", "/invitation/new", {"user_id": user["user_id"]}, headers={"Idempotency-Key": once})
     for service in ("identity", "invitations"):
         rows = " ".join(await owner(world, f"select k::text from {service}.kept_answers k"))
+        assert rows
         for secret in (email, once, user["key"], link["id"], user["user_id"]):
             assert secret not in rows
 
