@@ -11,11 +11,11 @@ PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 # Compiled modules make every start after the first several times faster; some environments switch them off.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install install-dev up check test format docs pins
+.PHONY: help install install-dev up check test e2e format docs pins
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: .venv/installed ## build .venv with what Keystead needs to run
 install-dev: .venv/installed-dev ## the same, with what checks and tests need
@@ -31,6 +31,16 @@ check: install-dev ## format, lint, types, imports
 
 test: check ## the checks, then every test
 	@$(RUN) pytest -n $(WORKERS) --dist loadfile
+
+e2e: install-dev .venv/installed-e2e ## what a person does in a browser; needs Chromium, which root gets from apt
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+		if [ "`id -u`" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+		else \
+			echo "make e2e needs Chromium: install it as your system does (Debian: apt install chromium)." >&2; \
+			exit 1; \
+		fi; }
+	@$(RUN) pytest tests/browser
 
 format: install-dev ## put the code into its form
 	@$(RUN) ruff check --fix --quiet . || true
@@ -53,6 +63,11 @@ pins: ## compile the pinned files from the .in files (needs uv)
 	@echo "Installing requirements-dev.txt into .venv ..."
 	@$(PIP) -r requirements-dev.txt
 	@touch .venv/installed $@
+
+.venv/installed-e2e: requirements-e2e.txt | .venv/bin/python
+	@echo "Installing requirements-e2e.txt into .venv ..."
+	@$(PIP) -r requirements-e2e.txt
+	@touch $@
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -24,6 +24,7 @@ COOKIE = "token"
 TIMEOUT_SECONDS = 30.0  # longer than a deletion waits for the workers
 RETRY_AFTER_SECONDS = 5
 PROBLEM = "urn:keystead:problem:"
+NO_API = ("route_unknown", "method_not_allowed")  # of routes that are there: so it is something else that answers
 
 _SESSION = re.compile(r"[A-Za-z0-9._-]{1,4096}")
 
@@ -152,7 +153,7 @@ def _read(raw: bytes) -> Any:
 
 def _refusal(response: aiohttp.ClientResponse, content: Any, *, by_session: bool) -> Exception:
     declined = _declined(response, content)
-    if declined is None or declined.status >= 500:
+    if declined is None or declined.status >= 500 or declined.reason in NO_API:
         log.warning("api.failed", status=response.status)
         return unreachable()
     if declined.status == 401 and by_session and declined.reason in ("key_unknown", "jwt_invalid"):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -25,7 +26,7 @@ class Page:
     def title(self) -> str:
         found = re.search(r"<title>(.*?) · Keystead</title>", self.text)
         assert found, self.text
-        return found[1]
+        return unescape(found[1])
 
     @property
     def location(self) -> str:
@@ -70,7 +71,8 @@ class Browser:
         return await self.post("/ui/keys", {**form, **fields})
 
     async def _ask(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]) -> Page:
-        sent = {**self.headers, **headers, **({"Cookie": f"token={self.cookie}"} if self.cookie else {})}
+        given = {**self.headers, **headers, **({"Cookie": f"token={self.cookie}"} if self.cookie else {})}
+        sent = {name: value for name, value in given.items() if value}
         async with self.it.http.request(
             method, self.it.url + path, data=data, headers=sent, allow_redirects=False
         ) as response:
