@@ -22,5 +22,5 @@ async def give_up_the_lost(running: Running[NotificationsSettings]) -> None:
 
 JOBS = (
     *(Job(f"send_due_{lane}", every_seconds=1.0, run=send_due) for lane in range(1, LANES + 1)),
-    Job("give_up_the_lost", every_seconds=10.0, run=give_up_the_lost),
+    Job("give_up_the_lost", every_seconds=5.0, run=give_up_the_lost),
 )

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 
 from keystead.app import Connections
-from services.identity.events import CATALOG, UserCreated, UserDeleted, UserLimits, UserUpdated
+from services.identity.events import CATALOG, UserCreated, UserDeleted, UserLimits, UserUpdated, WantedInvitation
 from services.invitations.service import SERVICE
 from services.invitations.settings import InvitationsSettings
 from shared.event_store import Transaction
@@ -46,7 +46,7 @@ class World:
     invitations: Running[InvitationsSettings]
     clock: Clock = field(default_factory=Clock)
 
-    async def create_user(self, *, has_email: bool = True) -> str:
+    async def create_user(self, *, has_email: bool = True, invitation: WantedInvitation | None = None) -> str:
         """A user of the test's own."""
         user_id = f"ada {uuid.uuid4()}"
         created = UserCreated(
@@ -58,6 +58,7 @@ class World:
             metadata={},
             first_key=None,
             created_at=NOON,
+            invitation=invitation,
         )
         await self._happened(user_id, created)
         return user_id

@@ -19,6 +19,7 @@ from services.identity.domain.user import (
     User,
     UserEvent,
     UserExists,
+    UserHasNoEmail,
     UserUnknown,
     stream_of,
 )
@@ -30,6 +31,7 @@ from services.identity.events import (
     UserLimits,
     UserRoleChanged,
     UserUpdated,
+    WantedInvitation,
 )
 from tests.support.given import given
 
@@ -38,6 +40,7 @@ LATER = NOON + timedelta(hours=1)
 LIMITS = UserLimits(models=("fast",), max_budget_nano_usd=5, budget_duration="30d", budget_set_at=NOON)
 FIRST_KEY = FirstKey(key_id="abc", token="e3b0", key_name="sk-...wxyz")
 
+INVITED = WantedInvitation(ref="r1", send_email=True)
 CREATE = CreateUser(
     user_id="ada",
     role="internal_user",
@@ -100,6 +103,15 @@ def test_a_user_is_created_with_the_whole_plan_in_the_first_event() -> None:
 def test_a_user_may_have_no_email_no_alias_and_no_first_key() -> None:
     bare: dict[str, Any] = {"sealed_email": None, "sealed_alias": None, "first_key": None}
     given(USER).when(replace(CREATE, **bare)).then(CREATED.model_copy(update=bare))
+
+
+def test_a_user_who_is_to_be_invited_is_created_with_the_invitation() -> None:
+    given(USER).when(replace(CREATE, invitation=INVITED)).then(CREATED.model_copy(update={"invitation": INVITED}))
+
+
+def test_nobody_without_an_email_is_created_to_be_invited() -> None:
+    refused = given(USER).when(replace(CREATE, sealed_email=None, invitation=INVITED)).refused(UserHasNoEmail)
+    assert (refused.status, refused.param) == (400, "user_email")
 
 
 @pytest.mark.parametrize("happened", [[CREATED], [CREATED, DELETED]], ids=["there", "deleted"])

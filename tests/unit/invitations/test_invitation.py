@@ -23,6 +23,7 @@ from services.invitations.domain import (
     TermOutOfRange,
     UserHasNoEmail,
     UserNotFound,
+    closed_by,
     require_open,
 )
 from services.invitations.events import (
@@ -72,6 +73,32 @@ UNREACHABLE = pytest.mark.parametrize(
 
 def test_a_user_with_an_email_is_invited() -> None:
     given(INVITATION).when(CREATE).then(CREATED)
+
+
+def test_an_invitation_says_whether_its_link_is_to_be_mailed() -> None:
+    mailed = {"send_email": True}
+    given(INVITATION).when(replace(CREATE, send_email=True)).then(CREATED.model_copy(update=mailed))
+    given(INVITATION, CREATED).when(replace(RESEND, send_email=True)).then(RESENT.model_copy(update=mailed))
+
+
+@pytest.mark.parametrize(
+    ("history", "generation", "now", "closed"),
+    [
+        ([CREATED], 1, LATER, None),
+        ([CREATED], 1, END - MOMENT, None),
+        ([CREATED], 1, END, "expired"),
+        ([CREATED, EXPIRED], 1, END, "expired"),
+        ([CREATED, RESENT], 1, LATER, "resent"),
+        ([CREATED, RESENT], 2, END, None),
+        ([CREATED, ACCEPTED], 1, LATER, "accepted"),
+        ([CREATED, REVOKED], 1, LATER, "revoked"),
+        ([], 1, LATER, "unknown"),
+    ],
+)
+def test_a_link_is_made_again_only_while_it_opens_something(
+    history: list[InvitationEvent], generation: int, now: datetime, closed: str | None
+) -> None:
+    assert closed_by(INVITATION.fold(history), generation, now) == closed
 
 
 @UNREACHABLE
