@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from keystead.child import ServerFailed
 from keystead.data_folder import FolderUnusable
+from keystead.protocol import BoundedProtocol
 from keystead.servers import ServerMissing
 from keystead.settings import ProcessSettings
 from shared.settings import SettingsInvalid
@@ -116,6 +117,7 @@ async def serve_http(app: ASGIApp, at: socket.socket, greeting: str, life: Life)
     http = _Http(
         uvicorn.Config(
             app,
+            http=BoundedProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -62,8 +62,8 @@ async def options_of(it: Installation, run: Run) -> list[str]:
     return ["-H", f"Authorization: Bearer {session}", *left_out]
 
 
-async def schemathesis(it: Installation, run: Run, options: Sequence[str]) -> tuple[int, str]:
-    """The command's exit status and all that it says."""
+async def schemathesis(it: Installation, run: Run, options: Sequence[str], folder: Path) -> tuple[int, str]:
+    """The command's exit status and all that it says; what it keeps is in ``folder``."""
     chance = ["-n", str(EXAMPLES)] if EXAMPLES else ["-n", str(run.examples), "--generation-deterministic"]
     phases = "examples,coverage,fuzzing,stateful" if EXAMPLES else run.phases
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{it.url}/openapi.json", "--no-color"]
@@ -71,7 +71,7 @@ async def schemathesis(it: Installation, run: Run, options: Sequence[str]) -> tu
         *(*command, *chance, "--phases", phases, "--checks", "all", "--exclude-checks", NOT_CHECKED, "--no-shrink"),
         *("--continue-on-failure", "--request-timeout", "20", "--warnings", "off", "--suppress-health-check", "all"),
         *options,
-        cwd=ROOT,
+        cwd=folder,
         env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.support.fuzzing", "PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -82,8 +82,8 @@ async def schemathesis(it: Installation, run: Run, options: Sequence[str]) -> tu
 
 @pytest.mark.timeout(7200 if EXAMPLES else 300)
 @pytest.mark.parametrize("run", RUNS, ids=str)
-async def test_no_request_is_answered_otherwise_than_described(it: Installation, run: Run) -> None:
-    status, said = await schemathesis(it, run, await options_of(it, run))
+async def test_no_request_is_answered_otherwise_than_described(it: Installation, run: Run, tmp_path: Path) -> None:
+    status, said = await schemathesis(it, run, await options_of(it, run), tmp_path)
     assert status == 0, said
     assert "refusal_of_the_contract" not in said
 

@@ -13,6 +13,7 @@ import aiohttp
 import uvicorn
 
 from keystead.app import SERVICES, Composition, Connections, compose, load_settings, migrate, postgres_urls
+from keystead.protocol import BoundedProtocol
 from services.gateway.service import SERVICE as GATEWAY
 from shared.keyring import Keyring
 from shared.service import Running, Service
@@ -178,6 +179,7 @@ async def serving(app: Any, at: socket.socket | None = None) -> AsyncIterator[st
     """The app on a loopback port, by a real HTTP server in this process."""
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
         host="127.0.0.1",
         port=0,
         log_level="warning",

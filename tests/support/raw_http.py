@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -9,6 +10,8 @@ from multidict import CIMultiDict
 
 Header = tuple[bytes, bytes]
 ANSWER_SECONDS = 20.0
+FIRST_SECONDS = 5.0  # until what may never be answered is: a server may wait for more, and be right
+MORE_SECONDS = 0.15  # until another answer, that should not come
 LINE_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -25,9 +28,26 @@ async def exchange(url: str, method: str, target: bytes, headers: Sequence[Heade
         reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=LINE_BYTES_MAX)
         try:
             writer.write(_request(address.netloc, method, target, headers, body))
-            return await _read(reader, has_body=method != "HEAD")
+            return await read_answer(reader, has_body=method != "HEAD")
         finally:
             writer.close()
+
+
+async def converse(host: str, port: int, raw: bytes) -> list[Answer]:
+    """Everything that is answered to these bytes, on a connection of their own; nothing where it is only closed."""
+    answers: list[Answer] = []
+    reader, writer = await asyncio.open_connection(host, port, limit=LINE_BYTES_MAX)
+    try:
+        with suppress(TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+            writer.write(raw)
+            while not reader.at_eof():
+                async with asyncio.timeout(MORE_SECONDS if answers else FIRST_SECONDS):
+                    answers.append(await read_answer(reader, has_body=not raw.startswith(b"HEAD")))
+    except IndexError:
+        pass  # closed where an answer would begin
+    finally:
+        writer.close()
+    return answers
 
 
 async def hang_up(url: str, method: str, target: bytes, headers: Sequence[Header], body: bytes, *, after: int) -> None:
@@ -48,7 +68,8 @@ def _request(host: str, method: str, target: bytes, headers: Sequence[Header], b
     return method.encode() + b" " + target + b" HTTP/1.1\r\n" + head + b"\r\n" + body
 
 
-async def _read(reader: asyncio.StreamReader, *, has_body: bool = True) -> Answer:
+async def read_answer(reader: asyncio.StreamReader, *, has_body: bool = True) -> Answer:
+    """The next answer on a connection; a HEAD's has no body, whatever it says."""
     status = int((await reader.readline()).split(b" ")[1])
     headers: CIMultiDict[str] = CIMultiDict()
     while (line := await reader.readline()) not in (b"\r\n", b""):
