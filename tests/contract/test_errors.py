@@ -1,7 +1,7 @@
 """Who is refused, in which order, and how it is told (contract §1.2, §1.4).
 
 What the rules refuse stands in ``test_errors_rules.py``, calls in ``test_errors_calls.py``, bodies and fields in
-``test_errors_bodies.py`` and ``test_errors_fields.py``.
+``test_errors_bodies.py``, ``test_errors_fields.py`` and ``test_errors_queries.py``.
 """
 
 import asyncio
