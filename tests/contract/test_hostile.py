@@ -1,6 +1,7 @@
 """Whatever is sent to whichever route: an answer of the contract's, no 500, and everything goes on working (§1.4)."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,29 +14,31 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from keystead import probes
 from keystead.app import SERVICES
 from tests.support.flow import self_serve
+from tests.support.half_done import nothing_is_half_done
 from tests.support.hostile import anything, as_target, as_value, hostile, texts
 from tests.support.installation import MASTER_KEY, PASSWORD, Installation, Person, claims_of, installation
 from tests.support.raw_http import Answer, Header, exchange, hang_up
 from tests.support.refusals import read_refusal
 
-# The pages' own tests do the same to them.
-ROUTES = [
-    route
-    for service in SERVICES
-    for router in service.routes
-    for route in router.routes
-    if isinstance(route, APIRoute) and route.include_in_schema
-]
+ROUTERS = [*(router for service in SERVICES for router in service.routes), probes.router]
+EVERY = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+ROUTES = [route for route in EVERY if route.include_in_schema]
+PAGES = [route for route in EVERY if not route.include_in_schema]
 MODEL_CALLS = [route.path for route in ROUTES if route.path.endswith(("/completions", "/embeddings"))]
+WITH_BODY = {"POST", "PUT", "PATCH"}
 POSTS = [
-    route for route in ROUTES if "POST" in (route.methods or ()) and route.path not in ("/logout", "/session/logout")
+    route
+    for route in ROUTES
+    if WITH_BODY & (route.methods or set()) and route.path not in ("/logout", "/session/logout")
 ]
-GETS = [route for route in ROUTES if "GET" in (route.methods or ())]
+WITHOUT_BODY = [route for route in ROUTES if not WITH_BODY & (route.methods or set())]
 # Each of these answers costs a password hash.
 DEAR = ("/v2/login", "/onboarding/claim_token")
 CHEAP = [route for route in POSTS if route.path not in DEAR]
+PAGES_FIELDS = "username password id token key_alias models max_budget duration key error login after status".split()
 JSON: Header = (b"Content-Type", b"application/json")
 
 
@@ -55,6 +58,10 @@ NAMES_OF_OTHERS = [
 
 def method_of(route: APIRoute) -> str:
     return sorted(route.methods or ())[0]
+
+
+def name_of(route: APIRoute) -> str:
+    return f"{method_of(route)} {route.path}"
 
 
 def fields_of(route: APIRoute) -> list[str]:
@@ -93,15 +100,8 @@ class World:
 
     def target(self, path: str) -> bytes:
         """A path with something in the place of its parameter that is really there."""
-        names = {
-            "{session_id}": "nothing",
-            "{ref}": self.ref,
-            "{scope:path}": f"user:{self.ada.user_id}",
-            "{model:path}": "mock-fast",
-        }
-        for name, value in names.items():
-            path = path.replace(name, value)
-        return path.encode()
+        there = {"{ref}": self.ref, "{scope:path}": f"user:{self.ada.user_id}", "{model:path}": "mock-fast"}
+        return re.sub(r"{[^}]*}", lambda found: there.get(found[0], "nothing"), path).encode()
 
     def valid(self, route: APIRoute) -> dict[str, Any]:
         """A body that nothing is wrong with, or at least nothing that is looked at first."""
@@ -132,14 +132,21 @@ class World:
         return b"Authorization", b"Bearer " + credential.encode()
 
     async def send(
-        self, method: str, target: bytes, headers: list[Header], body: bytes = b"", *, not_http_allowed: bool = False
+        self,
+        method: str,
+        target: bytes,
+        headers: list[Header],
+        body: bytes = b"",
+        *,
+        not_http_allowed: bool = False,
+        page: bool = False,
     ) -> Answer:
         """One request, and its answer looked at: below 500, and if it is a refusal then one of the contract's."""
         answer = await exchange(self.it.url, method, target, headers, body)
         if not_http_allowed and answer.body == b"Invalid HTTP request received.":
             return answer  # the server's own word for what is not HTTP
         assert answer.status < 500, (method, target, headers, body, answer)
-        if answer.status >= 400:
+        if answer.status >= 400 and not (page and answer.headers["Content-Type"].startswith("text/html")):
             path = "/keystead/v1/" if answer.headers["Content-Type"] == "application/problem+json" else "/"
             read_refusal(path, answer.status, json.loads(answer.body), answer.headers)
         return answer
@@ -161,29 +168,29 @@ def dumped(body: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-@pytest.mark.parametrize("route", CHEAP, ids=lambda route: route.path)
+@pytest.mark.parametrize("route", CHEAP, ids=name_of)
 @given(data=st.data())
 @hostile(15)
 async def test_a_body_of_anything(world: World, route: APIRoute, data: st.DataObject) -> None:
     body = data.draw(bodies_of(route) | anything)
-    await world.send("POST", world.target(route.path), [JSON, world.credential(route)], dumped(body))
+    await world.send(method_of(route), world.target(route.path), [JSON, world.credential(route)], dumped(body))
 
 
-@pytest.mark.parametrize("route", CHEAP, ids=lambda route: route.path)
+@pytest.mark.parametrize("route", CHEAP, ids=name_of)
 @given(data=st.data())
 @hostile(25)
 async def test_a_good_body_with_anything_in_one_field(world: World, route: APIRoute, data: st.DataObject) -> None:
     body = {**world.valid(route), data.draw(st.sampled_from(fields_of(route) or ["x"])): data.draw(anything)}
-    await world.send("POST", world.target(route.path), [JSON, world.credential(route)], dumped(body))
+    await world.send(method_of(route), world.target(route.path), [JSON, world.credential(route)], dumped(body))
 
 
-@pytest.mark.parametrize("route", [route for route in POSTS if route.path in DEAR], ids=lambda route: route.path)
+@pytest.mark.parametrize("route", [route for route in POSTS if route.path in DEAR], ids=name_of)
 @given(data=st.data())
 @hostile(20)
 async def test_a_log_in_and_a_claim_with_anything(world: World, route: APIRoute, data: st.DataObject) -> None:
     """Fewer: each of these answers may cost a password hash."""
     body = {**world.valid(route), data.draw(st.sampled_from(fields_of(route))): data.draw(anything)}
-    await world.send("POST", world.target(route.path), [JSON, world.credential(route)], dumped(body))
+    await world.send(method_of(route), world.target(route.path), [JSON, world.credential(route)], dumped(body))
 
 
 messages = st.lists(
@@ -233,7 +240,7 @@ def as_query(query: Mapping[str, str]) -> bytes:
     ).encode()
 
 
-@pytest.mark.parametrize("route", GETS, ids=lambda route: route.path)
+@pytest.mark.parametrize("route", WITHOUT_BODY, ids=name_of)
 @given(data=st.data(), more=st.dictionaries(texts, texts, max_size=1), raw=st.binary(max_size=12))
 @hostile(10)
 async def test_a_query_of_anything(
@@ -242,10 +249,10 @@ async def test_a_query_of_anything(
     names = fields_of(route)
     query = data.draw(st.dictionaries(st.sampled_from(names) if names else texts, texts, max_size=4))
     for text in (as_query(query), as_query({**query, **more}) + b"&" + quote_from_bytes(raw).encode()):
-        await world.send("GET", world.target(route.path) + b"?" + text, [world.credential(route)])
+        await world.send(method_of(route), world.target(route.path) + b"?" + text, [world.credential(route)])
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if "{" in route.path], ids=lambda route: route.path)
+@pytest.mark.parametrize("route", [route for route in ROUTES if "{" in route.path], ids=name_of)
 @given(raw=st.binary(max_size=30) | texts.map(lambda text: text.encode(errors="surrogatepass")))
 @hostile(15)
 async def test_a_path_with_anything_in_it(world: World, route: APIRoute, raw: bytes) -> None:
@@ -262,6 +269,25 @@ async def test_a_target_of_anything(world: World, raw: bytes, method: str) -> No
     credential = (b"Authorization", b"Bearer " + MASTER_KEY.encode())
     for target in (b"/" + as_target(raw), b"/" + quote_from_bytes(raw).encode(), b"//" + as_target(raw)):
         await world.send(method, target, [credential], not_http_allowed=True)
+
+
+@pytest.mark.parametrize("route", PAGES, ids=name_of)
+@given(data=st.data(), raw=st.binary(max_size=30), cookie=st.binary(max_size=30) | st.none())
+@hostile(10)
+async def test_a_page_asked_for_with_anything(
+    world: World, route: APIRoute, data: st.DataObject, raw: bytes, cookie: bytes | None
+) -> None:
+    """A page may answer a person in words of its own, but never above 499."""
+    fields = data.draw(st.dictionaries(st.sampled_from(PAGES_FIELDS) | texts, texts, max_size=4))
+    form = as_query(fields) + b"&" + quote_from_bytes(raw).encode()
+    sent = [(b"Cookie", b"token=" + (world.ada.jwt.encode() if cookie is None else as_value(cookie)))]
+    target = world.target(route.path)
+    if method_of(route) == "GET":
+        await world.send("GET", target + b"?" + form, sent, page=True)
+        return
+    for media_type in (b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x", as_value(raw)):
+        more = [(b"Content-Type", media_type), (b"Sec-Fetch-Site", b"same-origin")]
+        await world.send("POST", target, [*sent, *more], form, page=True)
 
 
 SCHEMES = [
@@ -324,7 +350,7 @@ async def test_headers_of_anything(world: World, headers: dict[str, bytes], rout
     if "Content-Type" not in headers:
         sent.append(JSON)
     method = method_of(route)
-    body = dumped(world.valid(route)) if method == "POST" else b""
+    body = dumped(world.valid(route)) if method in WITH_BODY else b""
     await world.send(method, world.target(route.path), [world.credential(route), *sent], body, not_http_allowed=True)
 
 
@@ -358,9 +384,17 @@ async def test_a_client_that_goes_away_in_the_middle(world: World, cut: int, rou
     await hang_up(world.it.url, "POST", world.target(route.path), headers, dumped(world.valid(route)), after=cut)
 
 
+def test_every_route_is_tried() -> None:
+    assert len(PAGES) > 5
+    assert {*map(name_of, EVERY)} == {name_of(each) for each in (*POSTS, *WITHOUT_BODY, *PAGES)} | {
+        f"POST {path}" for path in NO_BODY_TAKEN
+    }
+
+
 async def test_everything_goes_on_working(world: World) -> None:
     status, ready = await world.it.call("GET", "/health/readiness", key=None)
     assert (status, ready["status"]) == (200, "healthy")
     assert (await world.it.ok("GET", "/keystead/v1/me", key=world.ada.session))["user_id"] == world.ada.user_id
     assert (await world.it.ok("GET", "/key/info", key=world.key))["info"]["status"] == "active"
+    await nothing_is_half_done(world.it.owner_url)
     await self_serve(world.it)

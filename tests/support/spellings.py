@@ -69,7 +69,8 @@ def _served() -> Iterator[tuple[str, str, Operation]]:
         for route in (each for router in service.routes for each in router.routes if isinstance(each, APIRoute)):
             operation = operation_of(route.dependant.dependencies)
             assert operation is not None
-            yield from ((method, re.sub(r"{[^}]*}", "x", route.path), operation) for method in sorted(route.methods))
+            path = re.sub(r"{[^}]*}", "x", route.path)
+            yield from ((method, path, operation) for method in sorted(route.methods or ()))
 
 
 def _asked(who: str, method: str, path: str) -> Iterator[Asked]:
