@@ -29,11 +29,8 @@ ROUTES = [route for route in EVERY if route.include_in_schema]
 PAGES = [route for route in EVERY if not route.include_in_schema]
 MODEL_CALLS = [route.path for route in ROUTES if route.path.endswith(("/completions", "/embeddings"))]
 WITH_BODY = {"POST", "PUT", "PATCH"}
-POSTS = [
-    route
-    for route in ROUTES
-    if WITH_BODY & (route.methods or set()) and route.path not in ("/logout", "/session/logout")
-]
+NO_BODY_TAKEN = ("/logout", "/session/logout")
+POSTS = [route for route in ROUTES if WITH_BODY & (route.methods or set()) and route.path not in NO_BODY_TAKEN]
 WITHOUT_BODY = [route for route in ROUTES if not WITH_BODY & (route.methods or set())]
 # Each of these answers costs a password hash.
 DEAR = ("/v2/login", "/onboarding/claim_token")
