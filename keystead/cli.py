@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     migrating.set_defaults(run=_migrate)
     telling = commands.add_parser("nats-config", help="print the users that a NATS server must know (with passwords)")
     _add_config(telling)
+    telling.add_argument("--output", type=Path, metavar="FILE", help="write it there, for its owner's eyes only")
     telling.set_defaults(run=_nats_config)
     writing = commands.add_parser("docs", help="write the pages that are made from the code")
     writing.add_argument("folder", type=Path, nargs="?", default=Path("docs"), help="where to (./docs)")
@@ -97,7 +98,7 @@ def _migrate(parsed: argparse.Namespace) -> int:
 def _nats_config(parsed: argparse.Namespace) -> int:
     from keystead.serve import run_nats_config  # noqa: PLC0415 - as above
 
-    return run_nats_config(parsed.config)
+    return run_nats_config(parsed.config, parsed.output)
 
 
 @contextmanager

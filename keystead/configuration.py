@@ -91,7 +91,7 @@ def _with_files(environment: Mapping[str, str]) -> dict[str, str]:
             faults.append(f"{name}: {path} can't be read ({getattr(fault, 'strerror', None) or 'is not UTF-8'})")
     if faults:
         raise SettingsInvalid(sorted(faults))
-    return given
+    return {name: value for name, value in given.items() if value}
 
 
 def _filled(content: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:

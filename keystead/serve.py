@@ -14,6 +14,7 @@ from typing import Any
 from keystead.app import SERVICES, Connections, compose, postgres_urls
 from keystead.app import migrate as migrate_schemas
 from keystead.configuration import UNMADE, Configuration, configuration
+from keystead.data_folder import write_private
 from keystead.given_servers import check_migrated, check_nats, check_postgres, until_there
 from keystead.nats_users import nats_accounts, nats_urls, nats_users
 from keystead.process import Life, address_of, listening, run_to_its_end, say, serve_http, tell, until_signalled
@@ -24,6 +25,7 @@ from shared.service import Service
 from shared.settings import SettingsInvalid, read_file
 
 NAMES = tuple(service.name for service in SERVICES)
+KNOW_MASTER_KEY = frozenset({"gateway", "identity"})
 # An installation may go without these; without any of the others no flow would end.
 DISPENSABLE = frozenset({"notifications", "portal"})
 
@@ -59,9 +61,9 @@ def run_migrate(config: Path | None) -> int:
     return run_to_its_end(_migrate(_with(os.environ, KEYSTEAD_CONFIG=config)))
 
 
-def run_nats_config(config: Path | None) -> int:
-    """Print the part of a NATS server's configuration that lets an installation's services in; the exit status."""
-    return run_to_its_end(_nats_config(_with(os.environ, KEYSTEAD_CONFIG=config)))
+def run_nats_config(config: Path | None, output: Path | None) -> int:
+    """Tell the part of a NATS server's configuration that lets an installation's services in; the exit status."""
+    return run_to_its_end(_nats_config(_with(os.environ, KEYSTEAD_CONFIG=config), output))
 
 
 async def serve(arguments: ServeArguments, environment: Mapping[str, str]) -> None:
@@ -69,7 +71,8 @@ async def serve(arguments: ServeArguments, environment: Mapping[str, str]) -> No
     environ = _with(
         environment, KEYSTEAD_CONFIG=arguments.config, KEYSTEAD_HOST=arguments.host, KEYSTEAD_PORT=arguments.port
     )
-    told = _told(environ, "KEYSTEAD_MASTER_KEY", "KEYSTEAD_POSTGRES_URL", "KEYSTEAD_NATS_URL", "PROXY_BASE_URL")
+    required = ["KEYSTEAD_POSTGRES_URL", "KEYSTEAD_NATS_URL", "PROXY_BASE_URL"]
+    told = _told(environ, *required, *(["KEYSTEAD_MASTER_KEY"] if KNOW_MASTER_KEY & {*arguments.services} else []))
     services = [service for service in SERVICES if service.name in arguments.services]
     plan = Plan(services, told, _elsewhere(services, told), arguments.relay_delay_seconds)
     configure(told.process.log_level, "json")
@@ -109,8 +112,12 @@ async def _migrate(environ: Mapping[str, str]) -> None:
     await migrate_schemas(owner_url, Keyring(told.process.secret_key))
 
 
-async def _nats_config(environ: Mapping[str, str]) -> None:
-    say(nats_accounts(nats_users(Keyring(_told(environ).process.secret_key))))
+async def _nats_config(environ: Mapping[str, str], output: Path | None) -> None:
+    accounts = nats_accounts(nats_users(Keyring(_told(environ).process.secret_key)))
+    if output is None:
+        say(accounts)
+    else:
+        write_private(output, accounts)
 
 
 def _told(environ: Mapping[str, str], *required: str) -> Configuration:
