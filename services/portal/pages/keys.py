@@ -146,7 +146,8 @@ def _faults(declined: Declined) -> dict[str, str]:
 
 def _snippet(base_url: str, key: str, model: str) -> str:
     """A first call, to be pasted into a terminal."""
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Say hello."}]}, ensure_ascii=False)
+    body = f"""{{"model": {json.dumps(model, ensure_ascii=False)},
+       "messages": [{{"role": "user", "content": "Say hello."}}]}}"""
     lines = (
         f"curl {shlex.quote(f'{base_url}/v1/chat/completions')}",
         f"  -H {shlex.quote(f'Authorization: Bearer {key}')}",

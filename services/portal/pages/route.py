@@ -20,14 +20,10 @@ from shared.service import Running
 
 LOG_IN = "/ui/login"
 SERVICE_NAME = "portal"
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none';"
-        " frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",  # an invitation's secret is in an address
-    "X-Content-Type-Options": "nosniff",
-}
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; font-src 'self'; form-action {form_targets};"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
 
 OwnRunning = Annotated[Running[PortalSettings], Depends(running(SERVICE_NAME))]
 
@@ -61,11 +57,19 @@ class PageRoute(StrictRoute):
                 answer = _say(portal.own, trouble)
             except Refused as refused:
                 answer = _say(portal.own, _trouble_of(refused))
-            answer.headers.update(HEADERS)
+            answer.headers.update(_headers(portal.settings))
             answer.headers.setdefault("Cache-Control", "no-store")
             return answer
 
         return page
+
+
+def _headers(settings: PortalSettings) -> dict[str, str]:
+    return {
+        "Content-Security-Policy": POLICY.format(form_targets=settings.form_targets),
+        "Referrer-Policy": "no-referrer",  # an invitation's secret is in an address
+        "X-Content-Type-Options": "nosniff",
+    }
 
 
 def see_other(location: str) -> Response:

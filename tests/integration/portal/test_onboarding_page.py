@@ -57,16 +57,12 @@ async def test_opening_the_link_any_number_of_times_changes_nothing(it: Installa
     ("password", "says"),
     [
         ("short", "Must have at least 15 characters."),
-        ("p@example.test1234567", ""),
         ("x" * 1100, "Must have at most 1024 bytes."),
     ],
 )
 async def test_a_refused_password_is_told_beside_its_field(it: Installation, password: str, says: str) -> None:
     _, link = await invited(it, f"{len(password)}@example.test")
     page = await set_password(Browser(it), link, password)
-    if not says:
-        assert page.status == 303
-        return
     assert (page.status, page.title) == (400, "Set your password")
     assert says in page.says
     assert 'aria-describedby="password-fault password-hint"' in page.text

@@ -57,6 +57,14 @@ async def test_every_page_has_the_headers_of_one(it: Installation, ada: Person) 
             assert not re.search(r"<script|\sstyle=|\son[a-z]+=|javascript:", page.text), served.name
 
 
+async def test_a_log_out_may_lead_to_where_it_is_set_to() -> None:
+    """Browsers hold the redirect after a form to the form's policy."""
+    async with installation(PROXY_LOGOUT_URL="https://sso.example.com/logout") as it:
+        page = await Browser(it).get("/ui/login")
+        policy = page.headers["Content-Security-Policy"]
+        assert policy == CSP.replace("form-action 'self'", "form-action 'self' https://sso.example.com")
+
+
 async def test_every_page_stands_on_its_own_legs(it: Installation, ada: Person) -> None:
     """A language, a title, one heading, a way past the head; nothing from another site."""
     browser = await browser_of(it, ada)

@@ -44,8 +44,27 @@ def test_what_was_given_is_not_made(tmp_path: Path) -> None:
         KEYSTEAD_MASTER_KEY="sk-a-master-key-of-ours", KEYSTEAD_SECRET_KEY=base64.b64encode(bytes(40)).decode()
     )
     with DataFolder(tmp_path) as data:
-        assert _make(given, data, "http://127.0.0.1") == replace(UNMADE, base_url="http://127.0.0.1")
+        made = _make(given, data, "http://127.0.0.1")
+        assert made == replace(UNMADE, base_url="http://127.0.0.1", api_url="http://127.0.0.1:4000")
     assert [*(tmp_path / "secrets").iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "api_url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:4000"),
+        ("::", "http://[::1]:4000"),
+        ("192.0.2.7", "http://192.0.2.7:4000"),
+        ("localhost", "http://localhost:4000"),
+    ],
+)
+def test_the_pages_reach_the_api_on_this_machine(tmp_path: Path, host: str, api_url: str) -> None:
+    with DataFolder(tmp_path) as data:
+        made = _make(process(KEYSTEAD_HOST=host), data, "https://keystead.example.com")
+    assert configuration({}, {}, made).services["portal"].api_address == api_url
+    assert configuration({}, {"KEYSTEAD_API_URL": "http://gateway:4000"}, made).services["portal"].api_address == (
+        "http://gateway:4000"
+    )
 
 
 def test_the_address_is_one_that_can_be_typed() -> None:
