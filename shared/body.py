@@ -18,11 +18,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from shared.errors import REASONS, Refused
-from shared.idempotency import HEADER, answer_once, idempotent_of
+from shared.idempotency import HEADER, Idempotent, answer_once
 from shared.values import is_storable, sift
 
 LIMIT_BYTES = 1024 * 1024
 DEPTH_MAX = 32
+# More of them would take seconds to read, in which nobody else is answered. No provider takes an embedding of so many
+# tokens; what is honestly large is a few long strings.
+VALUES_MAX = 500_000
 
 _SHOWN_LENGTH_MAX = 64
 _EXTREME_DIGITS = 309  # as many as the largest double has before the point
@@ -72,7 +75,7 @@ class StrictRoute(APIRoute):
 
     Query parameters that no dependency of the route declares are refused as unknown, and a second value for one that
     takes a single value as of the wrong type; a subclass with ``open_query`` lets them through (``/v1/*``).
-    One that is ``idempotent`` answers the same request under the same ``Idempotency-Key`` once.
+    One that is ``Idempotent`` answers the same request under the same ``Idempotency-Key`` once.
     """
 
     limit_bytes: ClassVar[int] = LIMIT_BYTES
@@ -81,7 +84,7 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         query = list(_query_parameters(self.dependant))
-        idempotent = idempotent_of(self.dependant.dependencies)
+        once = self.openapi_extra if isinstance(self.openapi_extra, Idempotent) else None
 
         async def answer(request: Request) -> Response:
             try:
@@ -95,10 +98,10 @@ class StrictRoute(APIRoute):
             if not self.open_query:
                 _check_query(request, query)
             read = await self._read(request)
-            if idempotent is None or HEADER not in request.headers:
+            if once is None or HEADER not in request.headers:
                 return await answer(read)
             body = read.data if isinstance(read, _ReadRequest) else {}
-            return await answer_once(idempotent.service, read, body, lambda: answer(read))
+            return await answer_once(once.service, read, body, lambda: answer(read))
 
         return strict
 
@@ -132,9 +135,9 @@ async def read_json(request: Request, limit_bytes: int) -> dict[str, Any]:
 def parse_json(raw: bytes) -> dict[str, Any]:
     """The object that ``raw`` is, read strictly: UTF-8, at most 32 deep, no name twice, no number beyond a double.
 
-    Integers become ``int``, all other numbers (and integers of some 309 digits) ``Decimal``. Raises a ``Refused``.
+    At most ``VALUES_MAX`` values or names: bytes alone do not bound how long reading takes. Integers become ``int``, all other numbers (and integers of some 309 digits) ``Decimal``. Raises a ``Refused``.
     """
-    _check_depth(raw)
+    _check_shape(raw)
     extremes: list[str] = []
     data = _decode(raw, extremes.append)
     if not isinstance(data, dict):
@@ -273,9 +276,12 @@ def _check_media_type(request: Request) -> None:
         raise MediaTypeWrong("Content-Encoding is not identity: bodies are taken uncompressed")
 
 
-def _check_depth(raw: bytes) -> None:
+def _check_shape(raw: bytes) -> None:
     """Looks before the parser does, which is recursive: strings out, then the innermost pairs, a level at a time."""
-    brackets = _STRING.sub(b"", raw).translate(_BRACKETS, _ALL_BUT_BRACKETS)
+    bare, strings = _STRING.subn(b"", raw, count=VALUES_MAX + 1)
+    brackets = bare.translate(_BRACKETS, _ALL_BUT_BRACKETS)
+    if max(strings, bare.count(b","), len(brackets) // 2) > VALUES_MAX:
+        raise BodyTooLarge(f"the body has more than {VALUES_MAX} values or names")
     for _ in range(DEPTH_MAX):
         brackets = brackets.replace(b"()", b"")
     if brackets:

@@ -1,6 +1,6 @@
 """``Idempotency-Key`` (§1.5): for 24 hours the same caller, route and body get the first answer again.
 
-A route takes it by ``dependencies=[idempotent("keys")]``, ``StrictRoute`` sees to it. The handler draws what is new
+A route takes it by ``openapi_extra=Idempotent("keys")``, ``StrictRoute`` sees to it. The handler draws what is new
 with ``tx.draw`` and changes its service in one transaction: then a request that was cut off anywhere can come again.
 """
 
@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from fastapi import Depends, Header, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from shared import seed as sowing
@@ -51,26 +51,16 @@ class Mismatch(Refused):
     reason = "idempotency_mismatch"
 
 
-class Idempotent:
-    """Says of a route of ``service``'s that it takes the header; what is done about it, ``StrictRoute`` does."""
+class Idempotent(dict[str, Any]):
+    """How a route of ``service``'s takes the header, and describes it: ``openapi_extra=Idempotent("keys")``.
+
+    A dependency would say it as well, and cost each request without the header, too.
+    """
 
     def __init__(self, service: str) -> None:
+        header = {"name": HEADER, "in": "header", "required": False, "description": _DESCRIPTION}
+        super().__init__(parameters=[{**header, "schema": {"type": "string", "pattern": PRINTABLE}}])
         self.service = service
-
-    async def __call__(
-        self, _: Annotated[str | None, Header(alias=HEADER, pattern=PRINTABLE, description=_DESCRIPTION)] = None
-    ) -> None:
-        """For the description of the route."""
-
-
-def idempotent(service: str) -> Any:
-    """How a route of ``service``'s says that it takes the header."""
-    return Depends(Idempotent(service))
-
-
-def idempotent_of(dependencies: list[Any]) -> Idempotent | None:
-    """What a route's dependencies say of it."""
-    return next((each.call for each in dependencies if isinstance(each.call, Idempotent)), None)
 
 
 @dataclass(frozen=True, slots=True)

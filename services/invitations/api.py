@@ -15,7 +15,7 @@ from shared import pages, values
 from shared.answers import Answer, JsonAnswer
 from shared.body import StrictRoute
 from shared.durations import DurationText
-from shared.idempotency import idempotent
+from shared.idempotency import Idempotent
 from shared.permissions import Operation
 from shared.principal import may, running
 from shared.service import Running
@@ -88,7 +88,8 @@ class Invitation(ListedInvitation):
 @router.post(
     "/invitation/new",
     response_model=Invitation,
-    dependencies=[may(Operation.INVITATION_NEW), idempotent("invitations")],
+    dependencies=[may(Operation.INVITATION_NEW)],
+    openapi_extra=Idempotent("invitations"),
 )
 async def create_invitation(invitations: Invitations, body: NewInvitationBody) -> Response:
     """Invite a user to set a password. The link is `<base>/ui/onboarding?id=<id>`."""
@@ -150,7 +151,8 @@ async def list_invitations(
 @router.post(
     "/keystead/v1/invitations/{ref}/resend",
     response_model=Invitation,
-    dependencies=[may(Operation.INVITATION_RESEND), idempotent("invitations")],
+    dependencies=[may(Operation.INVITATION_RESEND)],
+    openapi_extra=Idempotent("invitations"),
 )
 async def resend_invitation(invitations: Invitations, ref: Id, body: ResendInvitationBody | None = None) -> Response:
     """Make a new link, good for a full term; the old one is dead."""

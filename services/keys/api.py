@@ -20,7 +20,7 @@ from shared.body import StrictRoute
 from shared.durations import DurationText, LifeText
 from shared.errors import Refused
 from shared.event_store import Transaction
-from shared.idempotency import idempotent
+from shared.idempotency import Idempotent
 from shared.money import Money
 from shared.permissions import KeyTypeNotAllowed, NotYours, Operation, RoleNotAllowed
 from shared.principal import Principal, may, running
@@ -167,7 +167,7 @@ class DeletedKeys(Answer):
     deleted_keys: Sequence[str]
 
 
-@router.post("/key/generate", response_model=GeneratedKey, dependencies=[idempotent("keys")])
+@router.post("/key/generate", response_model=GeneratedKey, openapi_extra=Idempotent("keys"))
 async def generate_key(
     keys: Keys, principal: Annotated[Principal, may(Operation.KEY_GENERATE)], body: GenerateKeyBody
 ) -> Response:

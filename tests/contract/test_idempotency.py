@@ -14,7 +14,7 @@ import pytest_asyncio
 from keystead.app import SERVICES, compose
 from services.gateway.service import SERVICE as GATEWAY
 from services.keys.service import SERVICE as KEYS
-from shared.idempotency import idempotent_of
+from shared.idempotency import Idempotent
 from shared.kept_answers import forget_answers
 from tests.support.identity import PassingClock, an_email, log_of, new_user, refusal
 from tests.support.installation import MASTER_KEY, Installation, connections_to, installation, keyring, serving
@@ -98,7 +98,7 @@ def new_key() -> str:
 
 async def test_every_route_that_should_take_it_does(world: World) -> None:
     served = routes_of(world.it)
-    taking = {each.name for each in served if idempotent_of(each.route.dependant.dependencies)}
+    taking = {each.name for each in served if isinstance(each.route.openapi_extra, Idempotent)}
     own = {each.name for each in served if each.name.startswith("POST /keystead/v1/")}
     assert taking == LISTED | own == {f"POST {route}" for route in ROUTES}
 

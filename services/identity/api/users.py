@@ -20,7 +20,7 @@ from shared.body import StrictRoute
 from shared.durations import DurationText
 from shared.errors import Refused
 from shared.event_store import Transaction
-from shared.idempotency import idempotent
+from shared.idempotency import Idempotent
 from shared.money import Money
 from shared.permissions import Operation
 from shared.principal import Principal, may, running
@@ -151,7 +151,7 @@ class UpdatedUserAnswer(Answer):
     data: User
 
 
-@router.post("/user/new", response_model=NewUserAnswer | InvitedUserAnswer, dependencies=[idempotent("identity")])
+@router.post("/user/new", response_model=NewUserAnswer | InvitedUserAnswer, openapi_extra=Idempotent("identity"))
 async def new_user(
     identity: Identity, principal: Annotated[Principal, may(Operation.USER_NEW)], body: NewUserBody
 ) -> Response:
