@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 
 from shared.answers import JsonAnswer, error_answer
-from shared.body import DEPTH_MAX, LIMIT_BYTES, StrictRoute, parse_json, read_json, refused_from
+from shared.body import DEPTH_MAX, LIMIT_BYTES, VALUES_MAX, StrictRoute, parse_json, read_json, refused_from
 from shared.errors import Refused
 from shared.money import Money, UsdNumber
 from shared.values import Body, Id, Name, Query
@@ -265,6 +265,29 @@ def test_brackets_in_text_are_not_depth() -> None:
 def test_32_levels_are_read() -> None:
     assert parse_json(b'{"a":' + deep(DEPTH_MAX - 1) + b"}")
     assert parse_json(b" " + deep(DEPTH_MAX, '{"a":', "}").replace(b":}", b":1}"))
+
+
+@pytest.mark.parametrize("value", ["1", "[]", "{}", '""', "[[[]]]", '{"b":1}', '{"b":""}'])
+def test_a_body_of_too_many_values_is_too_large_whatever_they_are(value: str) -> None:
+    with pytest.raises(Refused) as refused:
+        parse_json(('{"a":[' + ",".join([value] * (VALUES_MAX + 2)) + "]}").encode())
+    assert refused.value.code == "body_too_large"
+
+
+def test_a_body_of_nothing_but_brackets_is_refused_by_their_number() -> None:
+    for brackets in ("[" * 3_000_000, "]" * 3_000_000, "[" * 1_500_000 + "]" * 1_500_000):
+        with pytest.raises(Refused) as refused:
+            parse_json(brackets.encode())
+        assert refused.value.code == "body_too_large"
+
+
+def test_as_many_values_as_are_allowed_are_read() -> None:
+    assert len(parse_json(('{"a":[' + ",".join(["1"] * VALUES_MAX) + "]}").encode())["a"]) == VALUES_MAX
+
+
+def test_text_may_hold_whatever_would_be_too_many_outside_of_it() -> None:
+    text = '[{,\\"' * VALUES_MAX
+    assert len(parse_json(b'{"a":"' + text.encode() + b'"}')["a"]) == 4 * VALUES_MAX
 
 
 @given(st.binary(max_size=200))
