@@ -135,7 +135,8 @@ async def read_json(request: Request, limit_bytes: int) -> dict[str, Any]:
 def parse_json(raw: bytes) -> dict[str, Any]:
     """The object that ``raw`` is, read strictly: UTF-8, at most 32 deep, no name twice, no number beyond a double.
 
-    At most ``VALUES_MAX`` values or names: bytes alone do not bound how long reading takes. Integers become ``int``, all other numbers (and integers of some 309 digits) ``Decimal``. Raises a ``Refused``.
+    At most ``VALUES_MAX`` values or names, as bytes alone do not bound how long reading takes. Integers become ``int``,
+    all other numbers (and integers of some 309 digits) ``Decimal``. Raises a ``Refused``.
     """
     _check_shape(raw)
     extremes: list[str] = []
