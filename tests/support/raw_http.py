@@ -70,8 +70,11 @@ def _request(host: str, method: str, target: bytes, headers: Sequence[Header], b
 
 async def read_answer(reader: asyncio.StreamReader, *, has_body: bool = True) -> Answer:
     """The next answer on a connection; a HEAD's has no body, whatever it says."""
-    status = int((await reader.readline()).split(b" ")[1])
+    first = await reader.readline()
     headers: CIMultiDict[str] = CIMultiDict()
+    if first and not first.startswith(b"HTTP/"):
+        return Answer(200, headers, first + await reader.read())  # HTTP/0.9, which some proxies still speak
+    status = int(first.split(b" ")[1])
     while (line := await reader.readline()) not in (b"\r\n", b""):
         name, _, value = line.decode("latin-1").partition(":")
         headers.add(name.strip(), value.strip())
