@@ -165,7 +165,7 @@ class Handler:
             self._take(session, envelope)
         if takes_silently:
             self.manners.at_mail.pop(0)
-            server.transport.abort()
+            _cut(server)
         return reply.format(address=envelope.rcpt_tos[0])
 
     def _take(self, session: Session, envelope: Envelope) -> None:
@@ -185,7 +185,7 @@ class Handler:
             await self._changed.wait()
             return "421 4.4.2 too late"
         if reply == DROP:
-            server.transport.abort()
+            _cut(server)
         return reply
 
     def authenticate(self, _: SMTP, __: Session, ___: Envelope, ____: str, given: LoginPassword) -> AuthResult:
@@ -194,6 +194,11 @@ class Handler:
 
     def tell(self, what: str, **more: Any) -> None:
         print(json.dumps({"what": what, **more}), file=self._told, flush=True)
+
+
+def _cut(server: SMTP) -> None:
+    assert isinstance(server.transport, asyncio.WriteTransport)
+    server.transport.abort()
 
 
 class Silent(asyncio.Protocol):

@@ -75,6 +75,12 @@ class World:
         return await self.mail_to(user_id)
 
 
+def told(post: MailServer, **more: str) -> dict[str, str]:
+    """What an installation is told of its mail server."""
+    place = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(post.port), "SMTP_TLS": "False"}
+    return {**place, "SMTP_SENDER_EMAIL": "keystead@example.test", **more}
+
+
 def link_in(mail: Taken) -> str:
     """The link's id, the same in text and HTML."""
     (in_text,) = set(LINK.findall(mail.text))

@@ -7,7 +7,7 @@ import pytest
 from tests.support.identity import PassingClock
 from tests.support.installation import installation
 from tests.support.mail_server import MailServer, mail_server
-from tests.support.mails import World
+from tests.support.mails import World, told
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,7 @@ async def post_office() -> AsyncIterator[MailServer]:
 @pytest.fixture(scope="module")
 async def whole(post_office: MailServer) -> AsyncIterator[World]:
     clock = PassingClock()
-    mail = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(post_office.port), "SMTP_TLS": "False"}
-    async with installation(clock=clock, SMTP_SENDER_EMAIL="keystead@example.test", **mail) as it:
+    async with installation({"environment_variables": told(post_office)}, clock=clock) as it:
         yield World(it, post_office, clock)
 
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -14,19 +15,19 @@ async def it() -> AsyncIterator[Installation]:
         yield it
 
 
-async def new_user(it: Installation, **more: object) -> dict[str, str]:
+async def new_user(it: Installation, **more: Any) -> dict[str, Any]:
     body = {"user_email": f"{uuid.uuid4().hex}@example.test", "auto_create_key": False, **more}
-    made: dict[str, str] = await it.ok("POST", "/user/new", body)
+    made: dict[str, Any] = await it.ok("POST", "/user/new", body)
     return made
 
 
-async def invite(it: Installation, user_id: str, **more: object) -> dict[str, str]:
-    made: dict[str, str] = await it.ok("POST", "/invitation/new", {"user_id": user_id, "send_email": True, **more})
+async def invite(it: Installation, user_id: str, **more: Any) -> dict[str, Any]:
+    made: dict[str, Any] = await it.ok("POST", "/invitation/new", {"user_id": user_id, "send_email": True, **more})
     return made
 
 
-async def mails(it: Installation, query: str) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = (await it.ok("GET", f"/keystead/v1/notifications?{query}"))["data"]
+async def mails(it: Installation, query: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await it.ok("GET", f"/keystead/v1/notifications?{query}"))["data"]
     return found
 
 

@@ -15,16 +15,11 @@ from tests.support.certificates import make_certificate
 from tests.support.eventually import eventually
 from tests.support.identity import PassingClock, an_email
 from tests.support.installation import Installation, connections_to, installation, keyring, serving, settings
-from tests.support.mail_server import STALL, MailServer, mail_server
-from tests.support.mails import PATIENCE_SECONDS
+from tests.support.mail_server import STALL, mail_server
+from tests.support.mails import PATIENCE_SECONDS, told
 from tests.support.worker_process import worker_process
 
 OTHERS = [service for service in SERVICES if service is not NOTIFICATIONS]
-
-
-def told(post: MailServer, **more: str) -> dict[str, str]:
-    place = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(post.port), "SMTP_TLS": "False"}
-    return {**place, "SMTP_SENDER_EMAIL": "keystead@example.test", **more}
 
 
 async def invite(it: Installation, **more: Any) -> tuple[str, dict[str, Any]]:
@@ -57,7 +52,9 @@ class Replica:
 @asynccontextmanager
 async def replica(it: Installation, clock: PassingClock, environment: dict[str, str]) -> AsyncIterator[Replica]:
     connections = connections_to(it.owner_url, it.namespace)
-    alone = compose([NOTIFICATIONS], settings(**environment), connections, keyring=keyring(), clock=clock)
+    alone = compose(
+        [NOTIFICATIONS], settings({"environment_variables": environment}), connections, keyring=keyring(), clock=clock
+    )
     async with serving(alone.app):
         yield Replica(alone.services[NOTIFICATIONS.name])
 
