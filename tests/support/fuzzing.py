@@ -16,5 +16,6 @@ def refusal_of_the_contract(_: Any, response: Any, case: Any) -> None:
     """§1.4: the shape, the status and type of each reason, and the headers."""
     if response.status_code < 400 or response.content == NOT_HTTP or response.request.method == "HEAD":
         return
+    assert "json" in "".join(response.headers.get("content-type", [])), f"a refusal in no shape: {response.content!r}"
     headers = CIMultiDict((name, value) for name, values in response.headers.items() for value in values)
     read_refusal(case.formatted_path, response.status_code, json.loads(response.content), headers)
