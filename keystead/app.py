@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI
@@ -31,7 +31,7 @@ from services.notifications.service import SERVICE as NOTIFICATIONS
 from services.portal.service import SERVICE as PORTAL
 from shared.answers import JsonAnswer
 from shared.body import StrictRoute
-from shared.gate import Door, Gate, Served, answer_refusals
+from shared.gate import Door, Gate, Served
 from shared.hop import InnerDoor
 from shared.keyring import Keyring
 from shared.permissions import Operation
@@ -152,23 +152,32 @@ def compose(
         name: PassingOn(name, url, keyring, clock, settings[GATEWAY.name].key_header_name)
         for name, url in (elsewhere or {}).items()
     }
-
-    @asynccontextmanager
-    async def started() -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            for other in passing.values():
-                await stack.enter_async_context(other.started())
-            for each in running.values():
-                await stack.enter_async_context(each.started())
-            try:
-                yield
-            finally:
-                for each in running.values():
-                    each.wire.closing = True
-
+    started = partial(_started, passing, running)
     app = _application(started)
     app.state.services, app.state.passing = running, passing
     answer_refusals(app)
+    gateway = running.get(GATEWAY.name)
+    door: Door = PublicDoor(gateway) if gateway else InnerDoor(keyring, own=PROCESS, clock=clock)
+    gate = Gate(app, served=_served(app, services, passing), door=door, version=version())
+    return Composition(_with_cors(gate, cors_origins), started, running)
+
+
+@asynccontextmanager
+async def _started(passing: Mapping[str, PassingOn], running: Mapping[str, Running[Any]]) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for other in passing.values():
+            await stack.enter_async_context(other.started())
+        for each in running.values():
+            await stack.enter_async_context(each.started())
+        try:
+            yield
+        finally:
+            for each in running.values():
+                each.wire.closing = True
+
+
+def _served(app: FastAPI, services: Sequence[Service[Any]], passing: Mapping[str, PassingOn]) -> list[Served]:
+    """Who serves which routes; ``app`` gets all of them, to describe also those that it passes on."""
     document = cache(lambda: describe(app, routes))  # some hundredths of a second, when it is first asked for
     own = [probes.router, _documents(document)]
     known = [*services, *(each for each in SERVICES if each.name in passing)]
@@ -177,10 +186,7 @@ def compose(
     served = [Served(each.name, passing.get(each.name, app), _routes_of(each.routes)) for each in known]
     served.append(Served(PROCESS, app, _routes_of(own)))
     routes = [route for each in served for route in each.routes]
-    gateway = running.get(GATEWAY.name)
-    door: Door = PublicDoor(gateway) if gateway else InnerDoor(keyring, own=PROCESS, clock=clock)
-    gate = Gate(app, served=served, door=door, version=version())
-    return Composition(_with_cors(gate, cors_origins), started, running)
+    return served
 
 
 def document() -> dict[str, Any]:

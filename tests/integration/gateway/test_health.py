@@ -6,13 +6,14 @@ from typing import Any
 import asyncpg
 import pytest_asyncio
 
+from keystead.app import SERVICES
 from tests.support.eventually import eventually
 from tests.support.gateway_world import World, gateway_world, model, world_apart
 from tests.support.servers import postgres_url
 
 ALIVE = ("/health/liveliness", "/health/liveness", "/livez")
 READY = ("/health/readiness", "/readyz")
-NAMES = {"identity", "invitations", "keys", "budgets", "gateway"}
+NAMES = {service.name for service in SERVICES}
 CONTENT = {"keystead_settings": {"revocation_bound": "2s"}}
 
 
