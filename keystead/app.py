@@ -31,7 +31,7 @@ from services.notifications.service import SERVICE as NOTIFICATIONS
 from services.portal.service import SERVICE as PORTAL
 from shared.answers import JsonAnswer
 from shared.body import StrictRoute
-from shared.gate import Door, Gate, Served
+from shared.gate import Door, Gate, Served, answer_refusals
 from shared.hop import InnerDoor
 from shared.keyring import Keyring
 from shared.permissions import Operation
