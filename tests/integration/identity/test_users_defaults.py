@@ -119,9 +119,7 @@ async def test_two_replicas_that_start_at_once_make_one_of_it() -> None:
     namespace, both_up = f"t{uuid.uuid4().hex[:10]}.", asyncio.Barrier(2)
 
     async def replica(owner_url: str) -> Sequence[str]:
-        composition = compose(
-            [IDENTITY], settings(), connections_to(owner_url, namespace), keyring=keyring()
-        )
+        composition = compose([IDENTITY], settings(), connections_to(owner_url, namespace), keyring=keyring())
         running = composition.services["identity"]
         async with running.started():
             await both_up.wait()
