@@ -13,9 +13,9 @@ from pathlib import Path
 
 from keystead.app import SERVICES, Connections, compose, migrate, postgres_urls
 from keystead.configuration import UNMADE, Configuration, Defaults, configuration
-from keystead.data_folder import DataFolder
+from keystead.data_folder import DataFolder, write_private
 from keystead.given_servers import check_nats, check_postgres
-from keystead.nats_users import nats_urls, nats_users
+from keystead.nats_users import nats_urls, nats_users, subscriber_url
 from keystead.process import Life, address_of, listening, run_to_its_end, serve_http, tell, until_signalled
 from keystead.servers import NatsServer, PostgresServer, supervise
 from keystead.settings import ProcessSettings
@@ -121,6 +121,8 @@ async def _servers(data: DataFolder, process: ProcessSettings, keyring: Keyring)
         if process.nats_url:
             starting.append(check_nats(process.nats_url))
         await _all(starting)
+        if nats:  # for who wants to listen: see examples/subscriber.py
+            write_private(data.path / "subscriber-nats-url", subscriber_url(nats.url, keyring) + "\n")
         supervised = [asyncio.create_task(supervise(server, stop)) for server in ours]
         try:
             yield postgres.url if postgres else str(process.postgres_url), nats.url if nats else str(process.nats_url)

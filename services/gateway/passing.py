@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from io import BytesIO
 
 import aiohttp
 import structlog
@@ -89,7 +90,7 @@ class PassingOn:
                 URL(self._url + _target(scope), encoded=True),
                 headers=self._headers(request),
                 skip_auto_headers=("Content-Type", "User-Agent", "Accept", "Accept-Encoding"),
-                data=body or None,
+                data=BytesIO(body) if body else None,
                 allow_redirects=False,
             ) as response:
                 answering = True

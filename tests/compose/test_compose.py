@@ -116,7 +116,7 @@ async def test_the_pages_are_there_through_the_proxy(it: Containers, http: aioht
 async def test_no_trick_gets_past_the_proxy_and_the_gateway(it: Containers, http: aiohttp.ClientSession) -> None:
     client = Patient(it.url, http, admin=it.master_key)
     viewer = await client.ok("POST", "/user/new", {"user_role": "internal_user_viewer"})
-    assert await failures("127.0.0.1", it.port, viewer["key"]) == []
+    assert await failures("127.0.0.1", it.port, viewer["key"], proxied=True) == []
 
 
 async def test_the_flow_goes_on_while_a_gateway_and_a_service_are_lost_and_replaced(

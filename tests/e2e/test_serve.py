@@ -4,11 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import nats
 import pytest
 import pytest_asyncio
 
-from tests.support.flow import self_serve
+from keystead.nats_users import subscriber_url
+from tests.support.eventually import eventually
+from tests.support.flow import CHAT, refusal, self_serve
+from tests.support.installation import Client, keyring
 from tests.support.serve import Fleet, fleet, whole
+from tests.support.subscriber import subscriber
 
 TIMES = 100
 SIDE_BY_SIDE = 20
@@ -35,3 +40,88 @@ async def test_the_flow_runs_a_hundred_times_with_the_relay_a_second_late(tmp_pa
         client = slow.client
         for _ in range(TIMES // SIDE_BY_SIDE):
             await asyncio.gather(*(self_serve(client) for _ in range(SIDE_BY_SIDE)))
+
+
+@pytest.mark.timeout(60)
+async def test_an_outside_subscriber_hears_what_happens(served: Fleet) -> None:
+    address = subscriber_url(served.environment["KEYSTEAD_NATS_URL"], keyring())
+    made = await self_serve(served.client)
+    with subscriber(address) as listening:
+        await asyncio.to_thread(
+            listening.hears,
+            f"UserCreated: user {made.user_id} was created",
+            f"InvitationAccepted: user {made.user_id} accepted",
+            f"KeyGenerated: key {made.key_id} was made",
+        )
+
+
+async def test_an_outside_subscriber_may_do_nothing_but_listen(served: Fleet) -> None:
+    refused: list[str] = []
+
+    async def note(fault: Exception) -> None:
+        refused.append(str(fault))
+
+    address = subscriber_url(served.environment["KEYSTEAD_NATS_URL"], keyring())
+    client = await nats.connect(address, error_cb=note, inbox_prefix=b"_INBOX_subscriber")
+    for subject in (
+        "identity.UserDeleted.user-ada",
+        "ask.keys.FindKey",
+        "$JS.API.CONSUMER.CREATE.IDENTITY.mine",
+        "$JS.API.CONSUMER.CREATE.IDENTITY.subscriber",
+        "$JS.API.CONSUMER.DURABLE.CREATE.IDENTITY.subscriber",
+        "$JS.API.CONSUMER.DELETE.IDENTITY.subscriber",
+        "$JS.API.CONSUMER.MSG.NEXT.IDENTITY.keys-identity",
+        "$JS.API.STREAM.PURGE.IDENTITY",
+        "$JS.API.STREAM.INFO.IDENTITY",
+        "_INBOX_keys.x",
+    ):
+        await client.publish(subject, b"{}")
+        await client.flush()
+        await eventually(lambda s=subject: f'"{s}"'.lower() in "".join(refused).lower())  # type: ignore[misc]
+    for subject in ("identity.>", "ask.>", "topic.>", "_INBOX_keys.>", ">"):
+        await client.subscribe(subject)
+        await client.flush()
+        await eventually(lambda s=subject: f'subscription to "{s}"'.lower() in "".join(refused).lower())  # type: ignore[misc]
+    await client.close()
+
+
+@pytest.mark.timeout(120)
+async def test_a_service_that_is_killed_is_missed_for_as_long_as_it_is_away_and_no_longer(served: Fleet) -> None:
+    (killed,) = served.of("invitations")
+    await killed.kill()
+    client = served.client
+    made = await client.ok("POST", "/user/new", {"user_email": "grace@example.test", "auto_create_key": False})
+    status, answer = await client.call("POST", "/invitation/new", {"user_id": made["user_id"]})
+    assert (status, answer["error"]["reason"]) == (503, "unavailable")
+    port = int(killed.url.rpartition(":")[2])
+    await served.ready(await served.start("invitations", port=port))
+    invited = await client.ok("POST", "/invitation/new", {"user_id": made["user_id"]})
+    assert invited["status"] == "open"
+    await self_serve(client)
+
+
+@pytest.mark.timeout(120)
+async def test_a_gateway_that_is_killed_holds_up_a_change_no_longer_than_the_bound(served: Fleet) -> None:
+    """The other goes on; a change waits until the lost worker is given up, and then no worker admits by the old."""
+    lost, other = served.of("gateway")
+    client = Client(other.url, served.http)
+    made = await self_serve(client)
+    key = await client.ok("POST", "/key/generate", {}, key=made.session)
+    await lost.kill()
+    assert (await client.call("POST", "/v1/chat/completions", CHAT, key=key["key"]))[0] == 200
+    await client.ok("POST", "/key/block", {"key": key["token"]})
+    assert await refusal(client, key["key"]) == (401, "key_blocked")
+    port = int(lost.url.rpartition(":")[2])
+    await served.ready(await served.start("gateway", port=port, urls=served.urls()))
+    assert await refusal(client, key["key"], url=lost.url) == (401, "key_blocked")
+
+
+async def test_a_process_that_is_told_to_end_answers_what_was_asked_before(served: Fleet) -> None:
+    extra = await served.start("gateway", urls=served.urls())
+    await served.ready(extra)
+    client = Client(extra.url, served.http)
+    asked = [asyncio.create_task(client.call("GET", "/user/list")) for _ in range(20)]
+    assert (await client.call("GET", "/livez", key=None))[0] == 200
+    ended = await extra.end()
+    assert ended == 0, extra.errors.read_text(encoding="utf-8")
+    assert [status for status, _ in await asyncio.gather(*asked)] == [200] * 20

@@ -244,7 +244,7 @@ async def installation(
                     url, http, owner_url, namespace, composition, loaded, relay_delay_seconds=relay_delay_seconds
                 )
             finally:
-                await _forget_streams(composition)
+                await forget_streams(composition)
 
 
 @asynccontextmanager
@@ -256,6 +256,6 @@ async def second_worker(first: Installation) -> AsyncIterator[str]:
         yield url
 
 
-async def _forget_streams(composition: Composition) -> None:
+async def forget_streams(composition: Composition) -> None:
     for running in composition.services.values():
         await running.wire.jetstream.delete_stream(running.wire.stream_of(running.service.name))

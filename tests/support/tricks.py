@@ -150,11 +150,16 @@ TRICKS: tuple[Trick, ...] = (
 )
 
 
-async def failures(host: str, port: int, credential: str) -> list[str]:
-    """What is wrong with how whatever listens there takes all this. ``credential`` is an internal_user_viewer's."""
+async def failures(host: str, port: int, credential: str, *, proxied: bool = False) -> list[str]:
+    """What is wrong with how whatever listens there takes all this. ``credential`` is an internal_user_viewer's.
+
+    A proxy may mend what it takes, and answer what it finds in it, if all behind it read what it sends on as it does:
+    then nobody is given another's answer, whatever others send meanwhile.
+    """
     found = await _at_once(
         [
-            *(_tried(host, port, trick) for trick in TRICKS),
+            *(_tried(host, port, trick, proxied=proxied) for trick in TRICKS),
+            *(_own(host, port, f"own-{number}") for number in range(10 * len(TRICKS) if proxied else 0)),
             *(_refused(host, port, asked) for asked in asked_otherwise(credential)),
             *(_unmoved(host, port, path, header) for path in BUILDS_LINKS for header in _hosts()),
         ]
@@ -172,14 +177,23 @@ async def _at_once(tries: Sequence[Coroutine[Any, Any, str]]) -> list[str]:
     return await asyncio.gather(*map(in_turn, tries))
 
 
-async def _tried(host: str, port: int, trick: Trick) -> str:
+async def _own(host: str, port: int, name: str) -> str:
+    """Two requests on one connection, among all the tricks: each is given its own answer."""
+    ask = b"GET /livez HTTP/1.1\r\nHost: own\r\nx-request-id: %b\r\n%b\r\n"
+    names = [f"{name}-first", f"{name}-second"]
+    raw = ask % (names[0].encode(), b"") + ask % (names[1].encode(), b"Connection: close\r\n")
+    answered = [answer.headers.get("x-request-id") for answer in await converse(host, port, raw)]
+    return "" if answered == names else f"{names} are answered as {answered}"
+
+
+async def _tried(host: str, port: int, trick: Trick, *, proxied: bool) -> str:
     answers = await converse(host, port, trick.raw.replace(b"{host}", f"{host}:{port}".encode()))
     names = [answer.headers.get("x-request-id") for answer in answers]
     final = [answer for answer in answers if answer.status != 100]
     match answers:
-        case _ if "inner" in names:
+        case _ if "inner" in names and not proxied:
             fault = "the request within is answered"
-        case _ if len(answers) > trick.answers_max:
+        case _ if len(answers) > trick.answers_max and not proxied:
             fault = f"{len(answers)} answers"
         case _ if any(answer.status == 101 for answer in answers):
             fault = "the protocol is changed"
@@ -187,7 +201,7 @@ async def _tried(host: str, port: int, trick: Trick) -> str:
             fault = "it is repeated"
         case _ if any(answer.status >= 500 and answer.status not in (501, 505) for answer in final):
             fault = f"{final[0].status}"
-        case _ if trick.refused and any(answer.status < 400 for answer in final):
+        case _ if trick.refused and not proxied and any(answer.status < 400 for answer in final):
             fault = f"it is taken: {final[0].status}"
         case _:
             return ""
