@@ -10,7 +10,17 @@ import aiohttp
 
 from keystead.app import SERVICES, compose
 from services.gateway.service import SERVICE as GATEWAY
-from tests.support.installation import Client, connections_to, database, forget_streams, keyring, serving, settings
+from tests.support.installation import (
+    Client,
+    address_of,
+    connections_to,
+    database,
+    forget_streams,
+    keyring,
+    loopback,
+    serving,
+    settings,
+)
 
 
 @dataclass
@@ -24,14 +34,15 @@ class Apart(Client):
 async def apart(elsewhere: Mapping[str, str] = MappingProxyType({})) -> AsyncIterator[Apart]:
     """On a database and under names of its own. ``elsewhere`` says where the gateway looks for some, instead."""
     inner = [service for service in SERVICES if service is not GATEWAY]
-    loaded, ring = settings(), keyring()
+    at = loopback()
+    loaded, ring = settings(KEYSTEAD_API_URL=address_of(at)), keyring()
     async with database() as owner_url, aiohttp.ClientSession() as http:
         connections = connections_to(owner_url, f"t{uuid.uuid4().hex[:10]}.")
         behind = compose(inner, loaded, connections, keyring=ring)
         async with serving(behind.app) as inner_url:
             urls = {**{service.name: inner_url for service in inner}, **elsewhere}
             front = compose([GATEWAY], loaded, connections, keyring=ring, elsewhere=urls)
-            async with serving(front.app) as url:
+            async with serving(front.app, at) as url:
                 yield Apart(url, http, inner_url)
                 await forget_streams(behind)
                 await forget_streams(front)

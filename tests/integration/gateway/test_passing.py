@@ -157,6 +157,20 @@ async def test_a_session_names_the_visitor_and_not_the_gateway(it: Apart) -> Non
     assert [each["ip"] for each in listed["data"] if each["current"]] == ["127.0.0.1"]
 
 
+async def test_pages_are_passed_on_with_their_visitor(it: Apart) -> None:
+    """To the portal, from there by the API to the gateway again, and on to identity."""
+    ada = await it.invite()
+    form = {"username": ada.email, "password": PASSWORD}
+    visitor = {VISITOR_HEADER: sign_visitor(keyring(), NOBODY, datetime.now(UTC)), "Sec-Fetch-Site": "same-origin"}
+    async with it.http.post(f"{it.url}/login", data=form, headers=visitor, allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "/ui?login=success")
+        cookie = answer.cookies["token"].value
+    async with it.http.get(f"{it.url}/ui", headers={"Cookie": f"token={cookie}"}) as page:
+        assert page.status == 200 and ada.email in await page.text()
+    listed = await it.ok("GET", "/keystead/v1/sessions", key=claims_of(cookie)["key"])
+    assert [each["ip"] for each in listed["data"] if each["current"]] == [NOBODY.address]
+
+
 async def test_a_cookie_is_checked_at_the_gateway_and_goes_no_further(it: Apart) -> None:
     ada = await it.invite()
     cookie = {"Cookie": f"token={ada.jwt}"}

@@ -121,7 +121,6 @@ async def test_the_session_is_the_persons_and_not_the_portals(it: Installation, 
     """It is opened with the address and the browser of the visitor."""
     browser = Browser(it, headers={"User-Agent": "A browser/1.0"})
     await browser.log_in(ada)
-    listed = await it.call("GET", "/keystead/v1/sessions", key=claims_of(browser.cookie or "")["key"])
-    if listed[0] == 200:
-        (current,) = [each for each in listed[1]["data"] if each["current"]]
-        assert (current["user_agent"], current["ip"]) == ("A browser/1.0", "127.0.0.1")
+    listed = await it.ok("GET", "/keystead/v1/sessions", key=claims_of(browser.cookie or "")["key"])
+    (current,) = [each for each in listed["data"] if each["current"]]
+    assert (current["user_agent"], current["ip"]) == ("A browser/1.0", "127.0.0.1")
