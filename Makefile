@@ -23,11 +23,12 @@ install-dev: .venv/installed-dev ## the same, with what checks and tests need
 up: install ## start Keystead with its own servers: make up ARGS="--port 4100"
 	@exec $(RUN) keystead up $(ARGS)
 
-check: install-dev ## format, lint, types, imports
+check: install-dev ## format, lint, types, imports, and whether the pages made from the code are stale
 	@$(RUN) ruff format --check .
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 	@.venv/bin/lint-imports
+	@$(RUN) keystead docs --check
 
 test: check ## the checks, then every test
 	@$(RUN) pytest -n $(WORKERS) --dist loadfile

@@ -4,6 +4,7 @@ import argparse
 import gc
 import importlib.util
 import signal
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     telling.set_defaults(run=_nats_config)
     writing = commands.add_parser("docs", help="write the pages that are made from the code")
     writing.add_argument("folder", type=Path, nargs="?", default=Path("docs"), help="where to (./docs)")
+    writing.add_argument("--check", action="store_true", help="write nothing; fail if one of them is stale")
     writing.set_defaults(run=_docs)
     return parser
 
@@ -111,7 +113,12 @@ def _importing() -> Iterator[None]:
 
 
 def _docs(parsed: argparse.Namespace) -> int:
-    from keystead.docs import write  # noqa: PLC0415 - as above
+    from keystead.docs import check, write  # noqa: PLC0415 - as above
 
-    write(parsed.folder)
-    return 0
+    if not parsed.check:
+        write(parsed.folder)
+        return 0
+    stale = check(parsed.folder)
+    if stale:
+        print(*stale, "Run `make docs`, and look at what it changed.", sep="\n", file=sys.stderr)
+    return 1 if stale else 0

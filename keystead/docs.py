@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,21 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def check(folder: Path) -> list[str]:
+    """What is wrong with the pages in ``folder``, a line each: nothing, if they are as ``write`` would write them."""
+    return [f"{folder / name} {fault}" for name, text in pages().items() if (fault := _fault(folder / name, text))]
+
+
+def _fault(page: Path, text: str) -> str:
+    if not page.is_file():
+        return "is not there"
+    written = page.read_text(encoding="utf-8")
+    if written == text:
+        return ""
+    lines = zip_longest(written.split("\n"), text.split("\n"))
+    return f"is stale from line {next(number for number, (old, new) in enumerate(lines, 1) if old != new)} on"
 
 
 def pages() -> Mapping[str, str]:

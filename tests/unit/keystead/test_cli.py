@@ -79,3 +79,17 @@ def test_ctrl_c_before_anything_runs_ends_as_an_interrupted_command(monkeypatch:
 def test_docs_writes_its_pages(tmp_path: Path) -> None:
     assert main(["docs", str(tmp_path / "new")]) == 0
     assert {path.name: path.read_text() for path in (tmp_path / "new").iterdir()} == dict(pages())
+
+
+def test_docs_says_which_page_is_stale_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["docs", str(tmp_path)]) == 0
+    assert (main(["docs", str(tmp_path), "--check"]), capsys.readouterr().err) == (0, "")
+    settings, events = tmp_path / "settings.md", tmp_path / "events.md"
+    first, *more = settings.read_text().splitlines(keepends=True)
+    settings.write_text("".join([first, "Settled.\n", *more]))
+    events.unlink()
+    assert main(["docs", str(tmp_path), "--check"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[:-1] == [f"{settings} is stale from line 2 on", f"{events} is not there"]
+    assert "make docs" in said[-1]
+    assert "Settled." in settings.read_text()
