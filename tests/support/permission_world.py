@@ -145,12 +145,14 @@ def about_key(
     generated: bool = False,
     as_list: bool = False,
 ) -> Make:
-    """A key's hash in the query of a GET, or in the body."""
+    """A key's hash in the path, in the query of a GET, or in the body."""
 
     async def make(world: World, who: Caller) -> Request:
         own = world.owned_by(who)
         keys = {"own": own.generated if generated and own.generated else own.key, "another's": world.carol.key}
         token = keys[relation]["token"] if relation in keys else "0" * 64
+        if "{}" in path:
+            return Request(path.replace("{}", token), more)
         if path.endswith("="):
             return Request(path + token)
         return Request(path, {"keys": [token]} if as_list else {"key": token, **more})
