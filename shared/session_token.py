@@ -27,7 +27,7 @@ def read(key: OKPKey, type_: str, token: str) -> dict[str, Any] | None:
     """The claims of a JWT of that type that ``key`` signed; None for anything else. Times are not looked at."""
     try:
         decoded = jwt.decode(token, key, algorithms=[ALGORITHM])
-    except (JoseError, ValueError):
+    except (JoseError, ValueError, TypeError):  # the last for a header whose ``crit`` is no list of names
         return None
     return decoded.claims if decoded.header.get("typ") == type_ else None
 

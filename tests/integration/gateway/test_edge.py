@@ -94,8 +94,11 @@ async def test_jwts_that_are_not_ours_are_not_valid(world: World, ada: Person) -
     header, claims, signature = ada.jwt.split(".")
     unsigned = "eyJhbGciOiJub25lIn0"
     forged = signature[:-4] + ("AAAA" if not signature.endswith("AAAA") else "BBBB")
-    for text in (f"{header}.{claims}.{forged}", f"{unsigned}.{claims}.", f"{header}.{claims}.", "a.b.c", ".."):
+    senseless = "eyJhbGciOiJFZERTQSIsImNyaXQiOjV9"  # {"alg":"EdDSA","crit":5}
+    texts = (f"{header}.{claims}.{forged}", f"{unsigned}.{claims}.", f"{senseless}.{claims}.{signature}")
+    for text in (*texts, f"{header}.{claims}.", "a.b.c", ".."):
         assert await me(world, authorization=f"Bearer {text}") == (401, "jwt_invalid")
+        assert await me(world, x_keystead_visitor=text) == (401, "credentials_missing")
 
 
 async def test_a_session_that_was_logged_out_is_unknown_in_all_its_forms(world: World) -> None:

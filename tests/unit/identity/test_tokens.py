@@ -113,6 +113,14 @@ def test_an_unsigned_jwt_is_read_as_nothing() -> None:
     assert session_token.read_session(KEYRING, unsigned) is None
 
 
+@pytest.mark.parametrize("critical", ["5", "true", "[{}]", "[null]", '["b64", 1]'])
+def test_a_jwt_with_a_header_that_makes_no_sense_is_read_as_nothing(critical: str) -> None:
+    header = f'{{"alg":"EdDSA","typ":"session+jwt","crit":{critical}}}'.encode()
+    parts = (header, b'{"key":"sk-kss1_x"}', bytes(64))
+    token = ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+    assert session_token.read_session(KEYRING, token) is None
+
+
 def test_the_key_set_holds_no_private_part() -> None:
     keys = session_token.key_set(KEYRING)["keys"]
     assert len({key["kid"] for key in keys}) == 2
