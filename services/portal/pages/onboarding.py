@@ -5,7 +5,7 @@ import binascii
 import json
 import re
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -122,7 +122,8 @@ def _id_in(text: str) -> str:
     """The id, also out of the whole link; empty if it can't be one."""
     pasted = text.strip()
     if "id=" in pasted:
-        pasted = parse_qs(urlsplit(pasted).query).get("id", [""])[0].strip()
+        query = pasted.partition("?")[2].partition("#")[0]  # urlsplit refuses some texts, and anything may be pasted
+        pasted = parse_qs(query).get("id", [""])[0].strip()
     return "" if len(pasted) > ID_LENGTH_MAX or _CONTROL.search(pasted) else pasted
 
 

@@ -8,6 +8,8 @@ import pytest_asyncio
 from tests.support.installation import PASSWORD, Installation, claims_of, installation
 from tests.support.portal import Browser, Page
 
+NO_ADDRESSES = ["http://[x?id=1", "//]?id=1", "http://ex%E2%84%80mple/?id=1"]
+
 
 @pytest_asyncio.fixture(scope="module")
 async def it() -> AsyncIterator[Installation]:
@@ -87,12 +89,14 @@ async def test_a_link_works_once(it: Installation) -> None:
     assert late.title == "This invitation was used already" and "Set-Cookie" not in late.headers
 
 
-@pytest.mark.parametrize("link", ["nothing", "%00", "../../etc/passwd", "<script>", "x" * 5000, "\u202e"])
+@pytest.mark.parametrize("link", ["nothing", "%00", "../../etc/passwd", "<script>", "x" * 5000, "\u202e", *NO_ADDRESSES])
 async def test_a_link_that_opens_nothing_says_so(it: Installation, link: str) -> None:
     page = await Browser(it).get(f"/ui/onboarding?id={link}")
     assert page.status == 200
     assert page.title in ("This link opens nothing", "Open your invitation")
     assert "<script" not in page.text
+    sent = await Browser(it).post("/ui/onboarding", f"id={link}".encode(errors="replace"))
+    assert sent.status in (200, 400)
 
 
 async def test_a_revoked_link_opens_nothing(it: Installation) -> None:
