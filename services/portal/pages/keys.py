@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -66,8 +67,9 @@ async def create_key(running: OwnRunning, own: Own, request: Request) -> Respons
     form = await read_form(request, TEXTS, LISTS)
     visit = visit_of(request)
     me = await get_me(own.api, visit)
+    once = quote(form.text("idempotency_key"))  # ours is as it was; of anything else a header takes no line's end
     try:
-        made = await own.api.post(visit, "/key/generate", _asked(form), idempotency_key=form.text("idempotency_key"))
+        made = await own.api.post(visit, "/key/generate", _asked(form), idempotency_key=once)
     except Declined as declined:
         if declined.status not in (400, 409, 422):
             raise

@@ -131,6 +131,12 @@ async def test_a_form_sent_twice_makes_one_key(it: Installation, ada: Person, br
     assert (await it.ok("GET", "/key/list", key=ada.session))["total_count"] == 1
 
 
+@pytest.mark.parametrize("sent", ["a\r\nx-api-key: b", "\n", "\x00", "\u00e9", "x" * 300])
+async def test_what_a_form_hides_is_no_header_of_ones_own(browser: Browser, sent: str) -> None:
+    made = await browser.create_key(idempotency_key=sent)
+    assert made.status in (200, 400), made.says
+
+
 async def test_a_key_is_deleted_after_one_was_asked(it: Installation, ada: Person, browser: Browser) -> None:
     await browser.create_key(key_alias="short-lived")
     (key,) = (await it.ok("GET", "/key/list?return_full_object=true", key=ada.session))["keys"]
