@@ -21,9 +21,11 @@ def address_of(email: str) -> Address:
     """The one address that ``email`` is: whatever its characters, they end neither it nor the header."""
     username, _, domain = email.rpartition("@")
     try:
-        return Address(username=username, domain=domain.encode("idna").decode("ascii"))
-    except (ValueError, IndexError) as fault:  # UnicodeError is a ValueError
+        address = Address(username=username, domain=domain.encode("idna").decode("ascii"))
+        _INTERNATIONAL.header_store_parse("To", address)  # what is no domain is found out here, by whatever it raises
+    except (ValueError, IndexError, AttributeError) as fault:  # UnicodeError is a ValueError
         raise AddressUnusable("no mail can be sent to an address of this form") from fault
+    return address
 
 
 def make_message(content: Content, *, sender: str, notification_id: str, now: datetime) -> EmailMessage:

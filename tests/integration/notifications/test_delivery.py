@@ -199,3 +199,13 @@ async def test_no_address_no_link_and_no_text_is_kept(world: World) -> None:
                 assert secret not in kept, row["tablename"]
     finally:
         await owner.close()
+
+
+async def test_a_mail_that_cannot_be_addressed_holds_up_no_other(world: World) -> None:
+    """It is the one that has been due for longest, again and again."""
+    user = await world.new_user(user_email="ada@[")
+    await world.it.ok("POST", "/invitation/new", {"user_id": user["user_id"]})
+    ada = await world.invite()
+    await world.sent(ada.email)
+    failed = await world.has(user["user_id"], status="failed")
+    assert failed["error"] == "no mail can be sent to an address of this form"

@@ -104,6 +104,13 @@ def test_an_address_is_one_address_and_adds_no_header(text: str) -> None:
     assert "\n" not in address.addr_spec and " " not in address.addr_spec.rpartition("@")[2]
 
 
+@pytest.mark.parametrize("email", ["ada@[", "ada@,<", "ada@.", "ada@x..y"])
+def test_no_mail_goes_to_what_is_no_address(email: str) -> None:
+    assert EMAIL.validate_python(email) == email
+    with pytest.raises(AddressUnusable):
+        address_of(email)
+
+
 def test_whoever_prints_a_mail_prints_neither_link_nor_address() -> None:
     printed = repr(word())
     assert "ada" not in printed and "onboarding" not in printed
