@@ -119,8 +119,9 @@ def _audience(request: Request, base_url: str) -> str:
 
 
 def _host_of(target: str) -> str:
+    """Of a whole address only: what looks like a host in a path is the client's choice."""
     try:
-        return urlsplit(target).netloc if "://" in target else ""
+        return urlsplit(target).netloc if target.startswith(("http://", "https://")) else ""
     except ValueError:
         return ""
 

@@ -127,6 +127,8 @@ async def test_the_token_ends_with_its_credential(world: World) -> None:
         ({"x-forwarded-uri": "/reports?x=1", "x-forwarded-host": "app.example.test"}, "app.example.test"),
         ({"x-original-url": "https://other.example.test/reports"}, "other.example.test"),
         ({"x-original-uri": "/reports"}, BASE_URL),
+        ({"x-original-uri": "//other.example.test/://"}, BASE_URL),
+        ({"x-forwarded-uri": "//other.test/://", "x-forwarded-host": "app.example.test"}, "app.example.test"),
         ({"x-forwarded-uri": "https://[half"}, BASE_URL),
         ({"x-forwarded-host": "two, hosts"}, BASE_URL),
         ({"x-forwarded-host": "a" * 300}, BASE_URL),
