@@ -13,7 +13,7 @@ from keystead.settings import ProcessSettings
 
 ROOT = Path(__file__).parents[2]
 CLASSES: list[type[BaseModel]] = [ProcessSettings, *(service.settings for service in SERVICES)]
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+PAGES = sorted(str(path.relative_to(ROOT)) for folder in (ROOT, ROOT / "docs") for path in folder.glob("*.md"))
 FIELDS = [(settings.__name__, name) for settings in CLASSES for name in settings.model_fields]
 
 
@@ -52,6 +52,16 @@ def test_a_page_names_no_target_and_no_file_that_is_not_there(page: str) -> None
     assert set(re.findall(r"`make ([a-z0-9-]+)", text)) <= makefile_targets()
     for linked in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / page).parent.joinpath(linked).exists(), linked
+
+
+def test_the_walk_to_an_event_of_ones_own_finds_each_line_that_it_looks_for() -> None:
+    walk = read("CONTRIBUTING.md").partition("## An event of your own")[2].partition("\n## ")[0]
+    steps = re.findall(r"^(?:.*\bIn `([^`]+)`, |and )(?:above|below|in place of) `([^`]+)`$", walk, re.MULTILINE)
+    assert len(steps) > 20
+    path = ""
+    for named, line in steps:
+        path = named or path
+        assert line in map(str.strip, read(path).splitlines()), f"{path}: {line}"
 
 
 def test_make_help_lists_every_command() -> None:
