@@ -64,6 +64,19 @@ def test_the_walk_to_an_event_of_ones_own_finds_each_line_that_it_looks_for() ->
         assert line in map(str.strip, read(path).splitlines()), f"{path}: {line}"
 
 
+def test_every_line_of_the_log_is_told_to_who_runs_it() -> None:
+    code = [
+        path.read_text(encoding="utf-8")
+        for of in ("keystead", "services", "shared")
+        for path in ROOT.glob(f"{of}/**/*.py")
+    ]
+    said = {
+        name for text in code for name in re.findall(r"\b(?:log\.\w+|note|_noting)\(\s*\"([a-z_]+\.[a-z_]+)\"", text)
+    }
+    assert len(said) > 30
+    assert {name for name in said if f"`{name}`" not in read("docs/operating.md")} == set()
+
+
 def test_make_help_lists_every_command() -> None:
     command = ["make", "--no-print-directory", "help"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
