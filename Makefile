@@ -11,7 +11,7 @@ PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 # Compiled modules make every start after the first several times faster; some environments switch them off.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install install-dev up check test e2e compose-test format docs pins
+.PHONY: help install install-dev up check test e2e compose-test bench format docs pins
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -46,6 +46,9 @@ e2e: install-dev .venv/installed-e2e ## what a person does in a browser; needs C
 compose-test: install-dev ## docker-compose.yml, brought up, used, broken and taken down; needs a Docker engine
 	@docker compose version >/dev/null || { echo "make compose-test needs Docker with its compose plugin." >&2; exit 1; }
 	@$(RUN) pytest -s --timeout 1800 tests/compose
+
+bench: install-dev ## what things cost, beside their floors
+	@$(RUN) tests.bench.hop
 
 format: install-dev ## put the code into its form
 	@$(RUN) ruff check --fix --quiet . || true

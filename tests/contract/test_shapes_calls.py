@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest_asyncio
 
+from keystead.app import SERVICES
 from tests.support.eventually import eventually
 from tests.support.installation import MASTER_KEY
 from tests.support.objects import SPEND_ROW, USER_INFO
@@ -229,7 +230,7 @@ async def test_a_budget(world: World) -> None:
 
 
 async def test_health(world: World) -> None:
-    services = dict.fromkeys(["identity", "invitations", "keys", "budgets", "gateway"], exactly("healthy"))
+    services = dict.fromkeys([service.name for service in SERVICES], exactly("healthy"))
     ready = {
         "status": exactly("healthy"),
         "db": exactly("connected"),

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,18 +29,27 @@ def nats_url() -> str:
 
 def start_servers(config: pytest.Config) -> None:
     """Start what the environment does not name, and name it there: xdist's workers begin later and inherit it."""
-    missing = [name for name in (POSTGRES_URL, NATS_URL) if name not in os.environ]
-    if missing and not hasattr(config, "workerinput") and not config.option.collectonly:
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
         with ExitStack() as stack:
-            data = _data_folder(stack)
-            for name in missing:
-                _start(PostgresServer(data, fsync=False) if name == POSTGRES_URL else _nats(data), name, stack)
+            stack.enter_context(servers())
             config.stash[STARTED] = stack.pop_all()
 
 
 def stop_servers(config: pytest.Config) -> None:
     """Stop what `start_servers` started. Should the run be killed, they die with it."""
     config.stash.get(STARTED, ExitStack()).close()
+
+
+@contextmanager
+def servers() -> Iterator[None]:
+    """Those that the environment does not name run, and are named there, for the length of the block."""
+    missing = [name for name in (POSTGRES_URL, NATS_URL) if name not in os.environ]
+    with ExitStack() as stack:
+        data = _data_folder(stack) if missing else None
+        for name in missing:
+            assert data is not None
+            _start(PostgresServer(data, fsync=False) if name == POSTGRES_URL else _nats(data), name, stack)
+        yield
 
 
 def _data_folder(stack: ExitStack) -> DataFolder:

@@ -35,7 +35,13 @@ CALLER = Caller(
 def request(**headers: str) -> Request:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return Request(
-        {"type": "http", "method": "POST", "headers": raw, "client": ("192.0.2.1", 5), "keystead.call_id": "call-1"}
+        {
+            "type": "http",
+            "method": "POST",
+            "headers": raw,
+            "keystead.address": "192.0.2.1",
+            "keystead.call_id": "call-1",
+        }
     )
 
 
