@@ -54,7 +54,7 @@ def _user(service: Service[Any], password: str) -> NatsUser:
 
 def _subscriber(keyring: Keyring) -> NatsUser:
     """Hears every service's events, by consumers that were made for it: who may make one could have events sent
-    anywhere.
+    anywhere. So could who asks one for them in the services' account, and any answer of NATS's, as a command to it.
     """
     streams = [service.name.upper() for service in SERVICES if service.catalog.types]
     return NatsUser(
@@ -62,6 +62,7 @@ def _subscriber(keyring: Keyring) -> NatsUser:
         password=keyring.password(f"nats:{SUBSCRIBER}"),
         publish=[subject for stream in streams for subject in _taking(stream, OUTSIDE_CONSUMER)],
         subscribe=[f"{inbox_of(SUBSCRIBER)}.>"],
+        outside=True,
     )
 
 
@@ -95,11 +96,11 @@ def _following(stream: str, consumer: str) -> Iterator[str]:
     yield f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}.>"
     yield f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}"
     yield f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}"
+    yield f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"
     yield from _taking(stream, consumer)
 
 
 def _taking(stream: str, consumer: str) -> Iterator[str]:
     """What taking messages from a consumer takes."""
-    yield f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"
     yield f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
     yield f"$JS.ACK.{stream}.{consumer}.>"

@@ -22,6 +22,7 @@ from keystead.child import Child, ServerFailed
 from keystead.data_folder import DataFolder, rename_durably, write_private
 
 HOST = "127.0.0.1"
+INSIDE = "KEYSTEAD"  # the account of all who belong to an installation
 PORTS = range(
     20_000, 30_000
 )  # outgoing connections get theirs from higher up, and can't take one while a server is down
@@ -67,13 +68,15 @@ class ServerMissing(Exception):
 class NatsUser:
     """Who may log in to NATS, and the subjects allowed; none named means all.
 
-    One whose publishing is limited may still answer a request that reached it.
+    One whose publishing is limited may still answer a request that reached it. ``outside``: what it asks is answered to
+    itself alone. The others are trusted with this: the server sends an answer wherever the request says, allowed or not.
     """
 
     name: str
     password: str = field(repr=False)
     publish: Sequence[str] = ()
     subscribe: Sequence[str] = ()
+    outside: bool = False
 
 
 class PostgresServer:
@@ -272,8 +275,17 @@ async def _introduces_itself(port: int, name: str) -> bool:
 
 
 def accounts_of(users: Sequence[NatsUser]) -> dict[str, Any]:
-    """One account with JetStream and these users, as NATS's configuration has it."""
-    return {"KEYSTEAD": {"jetstream": "enabled", "users": [_login(user) for user in users]}}
+    """The account with JetStream and these users, as NATS's configuration has it; and one for each from outside."""
+    inside: dict[str, Any] = {"jetstream": "enabled", "users": [_login(user) for user in users if not user.outside]}
+    accounts = {INSIDE: inside}
+    for user in (user for user in users if user.outside):
+        account = user.name.upper()
+        inside.setdefault("exports", []).extend(
+            {"service": subject, "response_type": "stream", "accounts": [account]} for subject in user.publish
+        )
+        imports = [{"service": {"account": INSIDE, "subject": subject}} for subject in user.publish]
+        accounts[account] = {"users": [_login(user)], "imports": imports}
+    return accounts
 
 
 def _login(user: NatsUser) -> dict[str, Any]:

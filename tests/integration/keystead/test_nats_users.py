@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from keystead.app import SERVICES
 from keystead.data_folder import DataFolder
-from keystead.nats_users import nats_urls, nats_users
+from keystead.nats_users import SUBSCRIBER, nats_urls, nats_users, subscriber_url
 from keystead.servers import NatsServer
 from shared.keyring import Keyring
 from shared.wire import Wire, inbox_of
@@ -37,7 +37,7 @@ async def urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[s
                 await wire.broker.start()
                 await wire.declare_stream()
                 await wire.stop()
-            yield addresses
+            yield {**addresses, SUBSCRIBER: subscriber_url(server.url, KEYRING)}
         finally:
             await server.stop()
 
@@ -139,6 +139,43 @@ async def test_a_service_answers_what_it_is_asked_and_nothing_else(urls: dict[st
         assert not answers.refused
         await answers.client.publish(f"_INBOX_identity.{'x' * 22}.1", b"a forged answer")
         assert 'publish to "_inbox_identity.' in await answers.refusal()
+
+
+async def test_an_outside_subscriber_takes_what_it_was_told(urls: dict[str, str]) -> None:
+    async with login(urls, "invitations") as tells, login(urls, SUBSCRIBER) as hears:
+        await tells.client.jetstream().publish("invitations.SomethingHappened.it-1", b"{}")
+        following = await hears.client.jetstream().pull_subscribe_bind(consumer=SUBSCRIBER, stream="INVITATIONS")
+        (message,) = await following.fetch(1, timeout=PATIENCE_SECONDS)
+        assert (message.data, message.metadata.stream) == (b"{}", "INVITATIONS")
+        await message.ack_sync(timeout=PATIENCE_SECONDS)
+        assert not hears.refused
+
+
+@pytest.mark.parametrize("event_waits", [True, False], ids=["an event", "that there is none"])
+@pytest.mark.parametrize("where", ["$JS.API.STREAM.DELETE.BUDGETS", "keys.KeyDeleted.key-1", "ask.keys.FindKey"])
+async def test_what_an_outside_subscriber_asks_is_answered_to_nobody_else(
+    urls: dict[str, str], event_waits: bool, where: str
+) -> None:
+    """NATS sends an answer wherever the request says; and one without a body is a command, to delete a stream say."""
+    heard: list[Msg] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message)
+
+    async with login(urls, "budgets") as tells, login(urls, "keys") as keys, login(urls, SUBSCRIBER) as asks:
+        stored = await keys.client.jetstream().publish("keys.SomethingHappened.it-1", b"{}")
+        await keys.client.subscribe("ask.keys.*", cb=hear)
+        await keys.client.flush()
+        if event_waits:
+            await tells.client.jetstream().publish("budgets.SomethingHappened.it-1", b"{}")
+        source = "BUDGETS" if event_waits else "NOTIFICATIONS"
+        subject, request = f"$JS.API.CONSUMER.MSG.NEXT.{source}.{SUBSCRIBER}", b'{"batch": 1, "no_wait": true}'
+        await asks.client.publish(subject, request, reply=where)
+        assert (await asks.client.request(subject, request, timeout=PATIENCE_SECONDS)).header, "that there is no other"
+        await keys.client.flush()
+        state = (await keys.client.jetstream().stream_info("KEYS")).state
+        assert (heard, state.last_seq) == ([], stored.seq)
+        assert (await tells.client.jetstream().stream_info("BUDGETS")).config.name == "BUDGETS"
 
 
 async def test_a_stranger_is_not_let_in(urls: dict[str, str]) -> None:

@@ -66,7 +66,6 @@ def test_an_outside_subscriber_takes_what_comes_to_its_own_consumers_and_does_no
         subject
         for stream in told
         for subject in (
-            f"$JS.API.CONSUMER.INFO.{stream}.subscriber",
             f"$JS.API.CONSUMER.MSG.NEXT.{stream}.subscriber",
             f"$JS.ACK.{stream}.subscriber.>",
         )
@@ -78,5 +77,7 @@ def test_the_accounts_are_a_part_of_a_nats_servers_configuration() -> None:
     told = nats_accounts(nats_users(KEYRING))
     name, _, content = told.partition(": ")
     accounts = json.loads(content)
-    assert (name, [*accounts]) == ("accounts", ["KEYSTEAD"])
-    assert [user["user"] for user in accounts["KEYSTEAD"]["users"]] == [user.name for user in nats_users(KEYRING)]
+    assert (name, [*accounts]) == ("accounts", ["KEYSTEAD", "SUBSCRIBER"])
+    inside, outside = ([user["user"] for user in account["users"]] for account in accounts.values())
+    assert [*inside, *outside] == [user.name for user in nats_users(KEYRING)] and outside == [SUBSCRIBER]
+    assert "jetstream" not in accounts["SUBSCRIBER"]
