@@ -68,8 +68,8 @@ class ServerMissing(Exception):
 class NatsUser:
     """Who may log in to NATS, and the subjects allowed; none named means all.
 
-    One whose publishing is limited may still answer a request that reached it. ``outside``: what it asks is answered to
-    itself alone. The others are trusted with this: the server sends an answer wherever the request says, allowed or not.
+    One whose publishing is limited may still answer a request that reached it. ``outside``: what it asks is answered
+    to itself alone. The others are trusted: NATS sends an answer wherever the request says, allowed or not.
     """
 
     name: str
