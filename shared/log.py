@@ -33,4 +33,11 @@ def configure(level: str, form: Literal["readable", "json"]) -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(threshold, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
+    if form == "json":
+        formatter = structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        )
+        for handler in logging.root.handlers:
+            handler.setFormatter(formatter)
     logging.getLogger("faststream").setLevel(logging.ERROR)

@@ -60,3 +60,23 @@ def test_what_libraries_log_goes_the_same_way_from_warnings_on(
     logging.getLogger("a.library").warning("Invalid HTTP request received.")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "WARNING a.library Invalid HTTP request received.\n")
+
+
+def test_what_libraries_log_is_a_line_an_event_too_where_machines_read_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    configure("info", "json")
+    try:
+        raise RuntimeError("it failed")
+    except RuntimeError:
+        logging.getLogger("a.library").exception("Task exception was %s", "never retrieved")
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["level"], told["logger"]) == (
+        "Task exception was never retrieved",
+        "error",
+        "a.library",
+    )
+    assert "RuntimeError: it failed" in told["exception"]
+    logging.getLogger("faststream").setLevel(logging.ERROR)
