@@ -155,6 +155,7 @@ async def test_no_log_holds_a_secret(it: Containers) -> None:
     logged = await asyncio.to_thread(it.logs)
     assert not [name for name, value in it.secrets().items() if value in logged]
     lines = logged.splitlines()
+    assert not [line for line in lines if "invite_link=" in line], "nor one that stood in a URL"
     stacks = [number for number, line in enumerate(lines) if "Traceback" in line]
     assert not stacks, "\n".join(line for number in stacks for line in lines[number - 5 : number + 40])
 
