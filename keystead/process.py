@@ -79,10 +79,12 @@ def address_of(process: ProcessSettings) -> str:
 def listening(host: str, port: int, command: str) -> Iterator[socket.socket]:
     """The address, taken before anything is started: a port in use is told at once."""
     try:
-        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
     except (OSError, UnicodeError) as fault:
         raise PortTaken(f"{host} is no address of this machine. Choose another with --host.") from fault
-    with socket.socket(family, kind) as taken:
+    # With its protocol named: asyncio sends small answers at once on such sockets only.
+    with socket.socket(family, kind, protocol) as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             taken.bind(where)

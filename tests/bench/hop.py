@@ -4,16 +4,18 @@ Run by `make bench`. Gateway, service and client share this process, so that its
 turns, so that a busy machine slows both alike.
 """
 
-import asyncio
 import time
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
+import uvloop
+
+from shared.log import configure
 from tests.support.apart import apart
 from tests.support.installation import Client, installation
 from tests.support.servers import servers
 
-ROUNDS, REQUESTS = 20, 50
+ROUNDS, REQUESTS = 20, 100
 
 
 class Cost(NamedTuple):
@@ -48,5 +50,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    configure("warning", "readable")
     with servers():
-        asyncio.run(main())
+        uvloop.run(main())

@@ -206,7 +206,7 @@ async def serving(app: Any, at: socket.socket | None = None) -> AsyncIterator[st
 
 def loopback() -> socket.socket:
     """An address of this machine that nobody else has, for what must be told it before anything listens there."""
-    at = socket.socket()
+    at = socket.socket(proto=socket.IPPROTO_TCP)
     at.bind(("127.0.0.1", 0))
     return at
 
