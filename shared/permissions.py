@@ -120,7 +120,10 @@ PERMISSIONS: Mapping[Operation, Row] = {
     Operation.INVITATION_LIST: Row(Kind.READS, _ANY, _ANY, _NONE, _NONE),
     Operation.INVITATION_RESEND: Row(Kind.CHANGES, _ANY, _NONE, _NONE, _NONE),
     Operation.NOTIFICATION_LIST: Row(Kind.READS, _ANY, _ANY, _NONE, _NONE),
-    Operation.NOTIFICATION_CONTENT: Row(Kind.READS, _ANY, _NONE, _NONE, _NONE),
+    # It shows an open invitation's link: a key that may only read must not let anybody in.
+    Operation.NOTIFICATION_CONTENT: Row(
+        Kind.CHANGES, _ANY, _NONE, _NONE, _NONE, "not for a key of type read_only: it shows what lets somebody in"
+    ),
     Operation.KEY_GENERATE: Row(
         Kind.CHANGES,
         _ANY,

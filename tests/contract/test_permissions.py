@@ -171,7 +171,8 @@ def _type_allows(ask: Ask, who: Caller) -> bool:
         case "management":
             return ask.route not in MODEL_CALLS
         case "read_only":
-            return ask.route.startswith("GET ")
+            # A mail shows an open invitation's link, and so is more than reading.
+            return ask.route.startswith("GET ") and not ask.route.endswith("/content")
         case _:
             return True
 
