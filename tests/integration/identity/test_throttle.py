@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -125,6 +126,16 @@ async def test_the_admins_name_is_throttled_too(it: Installation, address: str, 
     assert await guesses(it, 10, address, "admin") == {401: 10}
     assert refusal(await guess(it, address, "admin", MASTER_KEY)) == THROTTLED
     assert (await guess(it, next(addresses), "admin", MASTER_KEY))[0] == 200
+
+
+async def test_the_admins_name_is_told_by_nothing_in_the_time_that_an_answer_takes(it: Installation) -> None:
+    async def seconds(name: str) -> float:
+        began = time.perf_counter()
+        assert refusal(await guess(it, None, name)) == WRONG
+        return time.perf_counter() - began
+
+    fastest = {name: min([await seconds(name) for _ in range(5)]) for name in ("admin", an_email())}
+    assert min(fastest.values()) > max(fastest.values()) / 2, fastest
 
 
 async def test_no_account_is_locked_for_another_source(
