@@ -1,6 +1,6 @@
 """The outbox, for admins: what was mailed or waits to be, and what a mail says (§3.9)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +20,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 PAGE_SIZE = 50
 CURSOR_LENGTH_MAX = 1000
+QUERY_LENGTH_MAX = 4000  # proxies take addresses of 8,192; the longest id takes 3,060
 LIST, CONTENT = "notification:list", "notification:content"
 
 
@@ -61,8 +62,24 @@ async def _admitted(own: Portal, visit: Visit, operation: str) -> Me:
 
 async def _emails(own: Portal, visit: Visit, user_ids: set[str]) -> Mapping[str, str]:
     """Of those who still have one."""
-    if not user_ids:
-        return {}
-    query = {"user_ids": ",".join(sorted(user_ids)), "page_size": PAGE_SIZE}
-    found: dict[str, Any] = await own.api.get(visit, "/user/list", **query)
-    return {user["user_id"]: user["user_email"] for user in found["users"] if user["user_email"]}
+    emails: dict[str, str] = {}
+    for some in _in_short_queries(sorted(user_ids)):
+        query = {"user_ids": ",".join(some), "page_size": PAGE_SIZE}
+        found: dict[str, Any] = await own.api.get(visit, "/user/list", **query)
+        emails |= {user["user_id"]: user["user_email"] for user in found["users"] if user["user_email"]}
+    return emails
+
+
+def _in_short_queries(user_ids: Iterable[str]) -> Iterator[list[str]]:
+    """A whole page of made ids in one; those that somebody chose may be longer than an address may be."""
+    some: list[str] = []
+    left = QUERY_LENGTH_MAX
+    for user_id in user_ids:
+        length = len(quote(user_id)) + len("%2C")
+        if some and length > left:
+            yield some
+            some, left = [], QUERY_LENGTH_MAX
+        some.append(user_id)
+        left -= length
+    if some:
+        yield some

@@ -16,8 +16,8 @@ async def it() -> AsyncIterator[Installation]:
         yield running
 
 
-async def invite_by_mail(it: Installation, email: str) -> None:
-    user = await it.ok("POST", "/user/new", {"user_email": email, "auto_create_key": False})
+async def invite_by_mail(it: Installation, email: str, **more: str) -> None:
+    user = await it.ok("POST", "/user/new", {"user_email": email, "auto_create_key": False, **more})
     await it.ok("POST", "/invitation/new", {"user_id": user["user_id"], "send_email": True})
 
 
@@ -65,3 +65,12 @@ async def test_a_mail_that_is_not_there_says_so(it: Installation) -> None:
     for name in ("nothing", "..", "%2E%2E", "a%2Fb", "%3Cscript%3E"):
         page = await browser.get(f"/ui/outbox/{name}")
         assert page.status in (303, 404) and "<script" not in page.text
+
+
+async def test_ids_of_any_length_have_their_addresses(it: Installation) -> None:
+    emails = [f"long.{number}@example.test" for number in range(25)]
+    for number, email in enumerate(emails):
+        await invite_by_mail(it, email, user_id="\U0001f600" * 250 + str(number))
+    listed = await (await browser_with(it, "proxy_admin")).get("/ui/outbox")
+    assert listed.status == 200
+    assert [email for email in emails if email not in listed.says] == []
