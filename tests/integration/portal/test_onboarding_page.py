@@ -89,7 +89,9 @@ async def test_a_link_works_once(it: Installation) -> None:
     assert late.title == "This invitation was used already" and "Set-Cookie" not in late.headers
 
 
-@pytest.mark.parametrize("link", ["nothing", "%00", "../../etc/passwd", "<script>", "x" * 5000, "\u202e", *NO_ADDRESSES])
+@pytest.mark.parametrize(
+    "link", ["nothing", "%00", "../../etc/passwd", "<script>", "x" * 5000, "\u202e", *NO_ADDRESSES]
+)
 async def test_a_link_that_opens_nothing_says_so(it: Installation, link: str) -> None:
     page = await Browser(it).get(f"/ui/onboarding?id={link}")
     assert page.status == 200
