@@ -106,15 +106,16 @@ class KeptAnswers:
             self._connection.terminate()
 
     async def _ask(self, query: str, *arguments: object) -> Any:
-        async with self._turn:
-            try:
+        try:
+            # Waiting for one's turn counts: behind others who get no answer it would be as long as theirs together.
+            async with asyncio.timeout(QUERY_SECONDS), self._turn:
                 connection = await self._connected()
                 return await connection.fetchrow(query, *arguments)
-            except BaseException as fault:
-                await self.close()  # left in the middle of something, it is no good any more
-                if isinstance(fault, _AWAY):
-                    raise Unavailable("the database can't be reached") from fault
-                raise
+        except BaseException as fault:
+            await self.close()  # left in the middle of something, it is no good any more
+            if isinstance(fault, _AWAY):
+                raise Unavailable("the database can't be reached") from fault
+            raise
 
     async def _connected(self) -> "asyncpg.Connection[asyncpg.Record]":
         if self._connection is None or self._connection.is_closed():
