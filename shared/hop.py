@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from fastapi import Request
 
-from shared.errors import Refused
+from shared.errors import Refused, Unavailable
 from shared.gate import Arrival, Way
 from shared.keyring import Keyring
 from shared.permissions import Role
@@ -51,7 +51,7 @@ def sign_hop(keyring: Keyring, service: str, hop: Hop, now: datetime) -> str:
 
 
 def read_hop(keyring: Keyring, service: str, token: str, now: datetime) -> Hop | None:
-    """What the gateway signed for ``service``; None for anything else, and for what is too old."""
+    """What the gateway signed for ``service``; None for anything else. Raises ``Unavailable`` for what is too old."""
     claims = read(keyring.signing_key(_PURPOSE), _TYPE, token)
     if claims is None or claims["aud"] != service:
         return None
@@ -59,7 +59,7 @@ def read_hop(keyring: Keyring, service: str, token: str, now: datetime) -> Hop |
     # From the future it is as wrong as from the past: then the clocks differ by more than a token may live.
     if not -2 * _LIFE_SECONDS <= late < 0:
         log.warning("hop.out_of_time", service=service, late_seconds=round(late, 1))
-        return None
+        raise Unavailable("a request came too late from the gateway, or their clocks differ")
     principal = _principal(claims["principal"]) if "principal" in claims else None
     return Hop(principal, str(claims["jti"]), Visitor(claims["address"], bool(claims["exempt"])))
 
@@ -93,7 +93,11 @@ class InnerDoor:
     def greet(self, request: Request, service: str | None) -> Arrival:
         """By what the gateway says of it."""
         token = request.headers.get(PRINCIPAL_HEADER)
-        hop = read_hop(self._keyring, service, token, self._clock()) if service and token else None
+        try:
+            hop = read_hop(self._keyring, service, token, self._clock()) if service and token else None
+        except Unavailable as late:
+            request.scope["keystead.hop"] = late
+            return Arrival(str(uuid.uuid4()), visitor_of(request))
         request.scope["keystead.hop"] = hop
         return Arrival(hop.call_id, hop.visitor) if hop else Arrival(str(uuid.uuid4()), visitor_of(request))
 
@@ -101,7 +105,9 @@ class InnerDoor:
         """As the gateway says. Raises a ``Refused`` for what none passed on."""
         if way.service == self._own:
             return None
-        hop: Hop | None = request.scope["keystead.hop"]
+        hop: Hop | Unavailable | None = request.scope["keystead.hop"]
+        if isinstance(hop, Unavailable):
+            raise hop
         if hop is None:
             raise Refused("only what a gateway passes on is answered here", reason="credentials_missing")
         return hop.principal

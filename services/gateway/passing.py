@@ -110,12 +110,20 @@ class PassingOn:
             Visitor(scope["keystead.address"], scope["keystead.exempt"]),
         )
         left_out = _NOT_PASSED_ON if scope["keystead.open"] else _NOT_PASSED_ON | self._credentials
-        kept = [(name, value) for name, value in request.headers.items() if name not in left_out]
+        kept = [(name, _same_bytes(value)) for name, value in request.headers.items() if name not in left_out]
         return [
             *kept,
             ("x-request-id", scope["keystead.request_id"]),
             (PRINCIPAL_HEADER, sign_hop(self._keyring, self._service, hop, self._clock())),
         ]
+
+
+def _same_bytes(value: str) -> str:
+    """What is sent as UTF-8 as it came: it was read as Latin-1, which gives every byte a character."""
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value  # it was no UTF-8, and goes on as if it had been meant as Latin-1
 
 
 def _target(scope: Scope) -> str:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from email.message import EmailMessage
 
 import structlog
 from jinja2 import Environment
@@ -18,6 +19,7 @@ from services.notifications.message import AddressUnusable, make_message
 from services.notifications.read_model import NotificationRow
 from services.notifications.settings import NotificationsSettings
 from services.notifications.smtp import MailServer, NotTaken, OutcomeUnknown, conversation, hand_over, server_of
+from shared.errors import Refused
 from shared.service import Running
 
 log = structlog.get_logger()
@@ -71,11 +73,24 @@ async def _send(running: Running[NotificationsSettings], server: MailServer, row
 
 
 async def _try(running: Running[NotificationsSettings], server: MailServer, row: NotificationRow) -> None:
-    content = await open_content(running, row)
-    message = make_message(content, sender=server.sender, notification_id=row.id, now=running.clock())
+    message = await _put_into_words(running, server, row)
     async with conversation(server, message) as client:
         # Since it was put into words it may have become needless: what others have committed by now is heard first.
         await running.fence({"invitations", "identity"})
         if await running.run(handlers.hand_over, row.id):
             await hand_over(client, message, seconds=server.taking_seconds)
             await running.run(handlers.report_sent, row.id)
+
+
+async def _put_into_words(
+    running: Running[NotificationsSettings], server: MailServer, row: NotificationRow
+) -> EmailMessage:
+    """What will be sent. Whatever nobody foresaw about this one is its own trouble, and keeps no other waiting."""
+    try:
+        content = await open_content(running, row)
+        return make_message(content, sender=server.sender, notification_id=row.id, now=running.clock())
+    except (Needless, AddressUnusable, Refused):
+        raise
+    except Exception as fault:
+        log.exception("notification.not_worded", id=row.id)
+        raise NotTaken("it could not be put into words") from fault

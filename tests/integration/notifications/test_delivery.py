@@ -4,6 +4,7 @@ import re
 
 import asyncpg
 import pytest
+from jinja2 import Environment
 
 from services.notifications.domain import BACK_OFF
 from shared.event_store import Transaction
@@ -209,3 +210,18 @@ async def test_a_mail_that_cannot_be_addressed_holds_up_no_other(world: World) -
     await world.sent(ada.email)
     failed = await world.has(user["user_id"], status="failed")
     assert failed["error"] == "no mail can be sent to an address of this form"
+
+
+async def test_a_mail_over_which_we_fail_holds_up_no_other_and_is_tried_again(world: World) -> None:
+    """A fault of ours, and not of the mail's: here, templates that are gone for a while."""
+    own = world.it.running("notifications").own
+    templates, own.templates = own.templates, Environment(autoescape=True)
+    ada = await world.invite()
+    waiting = await world.has(ada.user_id, attempts=1)
+    assert waiting["status"] == "queued"
+    assert waiting["error"] == "it could not be put into words"
+    own.templates = templates
+    grace = await world.invite()
+    await world.sent(grace.email)
+    world.clock.passes(seconds=BACK_OFF[0].total_seconds())
+    await world.sent(ada.email)
