@@ -31,7 +31,7 @@ check: install-dev ## format, lint, types, imports, and whether the pages made f
 	@$(RUN) keystead docs --check
 
 test: check ## the checks, then every test
-	@$(RUN) pytest -n $(WORKERS) --dist loadfile
+	@$(RUN) pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 e2e: install-dev .venv/installed-e2e ## what a person does in a browser; needs Chromium, which root gets from apt
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
