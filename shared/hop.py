@@ -93,13 +93,15 @@ class InnerDoor:
     def greet(self, request: Request, service: str | None) -> Arrival:
         """By what the gateway says of it."""
         token = request.headers.get(PRINCIPAL_HEADER)
+        hop: Hop | Unavailable | None
         try:
             hop = read_hop(self._keyring, service, token, self._clock()) if service and token else None
         except Unavailable as late:
-            request.scope["keystead.hop"] = late
-            return Arrival(str(uuid.uuid4()), visitor_of(request))
+            hop = late  # refused when it is asked who is calling
         request.scope["keystead.hop"] = hop
-        return Arrival(hop.call_id, hop.visitor) if hop else Arrival(str(uuid.uuid4()), visitor_of(request))
+        if isinstance(hop, Hop):
+            return Arrival(hop.call_id, hop.visitor)
+        return Arrival(str(uuid.uuid4()), visitor_of(request))
 
     async def identify(self, request: Request, way: Way) -> Principal | None:
         """As the gateway says. Raises a ``Refused`` for what none passed on."""
