@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -48,6 +49,19 @@ def read_cursor(keyring: Keyring, subject: str, cursor: str) -> tuple[str, ...]:
         return tuple(json.loads(keyring.open("cursor", cursor, subject.encode())))
     except NotSealed as fault:
         raise CursorUnknown("after is no cursor of this list", param="after") from fault
+
+
+def make_place(keyring: Keyring, subject: str, at: datetime, id_: str) -> str:
+    """A cursor in a list that is ordered by time, and at one time by id."""
+    return make_cursor(keyring, subject, at.isoformat(), id_)
+
+
+def read_place(keyring: Keyring, subject: str, after: str | None) -> tuple[datetime, str] | None:
+    """Where such a list goes on; None at its beginning. Raises ``CursorUnknown``."""
+    if after is None:
+        return None
+    at, id_ = read_cursor(keyring, subject, after)
+    return datetime.fromisoformat(at), id_
 
 
 def cut(rows: Sequence[Row], limit: int, cursor_of: Callable[[Row], str]) -> tuple[Sequence[Row], str | None]:

@@ -134,12 +134,9 @@ async def list_invitations(
     keyring = invitations.settings.keyring
 
     def cursor_of(row: InvitationRow) -> str:
-        return pages.make_cursor(keyring, LIST, row.created_at.isoformat(), row.ref)
+        return pages.make_place(keyring, LIST, row.created_at, row.ref)
 
-    after = None
-    if query.after is not None:
-        created_at, ref = pages.read_cursor(keyring, LIST, query.after)
-        after = (datetime.fromisoformat(created_at), ref)
+    after = pages.read_place(keyring, LIST, query.after)
     rows = await invitations.run(
         read_model.list_invitations, status=query.status, user_id=query.user_id, after=after, limit=query.limit + 1
     )

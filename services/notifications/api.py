@@ -76,12 +76,9 @@ async def list_notifications(
     keyring = notifications.settings.keyring
 
     def cursor_of(row: NotificationRow) -> str:
-        return pages.make_cursor(keyring, LIST, row.queued_at.isoformat(), row.id)
+        return pages.make_place(keyring, LIST, row.queued_at, row.id)
 
-    after = None
-    if query.after is not None:
-        queued_at, notification_id = pages.read_cursor(keyring, LIST, query.after)
-        after = (datetime.fromisoformat(queued_at), notification_id)
+    after = pages.read_place(keyring, LIST, query.after)
     await notifications.fence({"invitations", "identity"})  # which mails are wanted is theirs to say
     rows = await notifications.run(
         read_model.list_notifications, status=query.status, user_id=query.user_id, after=after, limit=query.limit + 1

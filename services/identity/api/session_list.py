@@ -68,10 +68,7 @@ async def list_sessions(
     if of_whom is not None or not principal.reaches_all(Operation.SESSION_LIST):
         of_whom = of_whom or principal.user_id
         principal.require(Operation.SESSION_LIST, owner_id=of_whom)
-    after = None
-    if query.after is not None:
-        started_at, session_id = pages.read_cursor(keyring, LIST, query.after)
-        after = (datetime.fromisoformat(started_at), session_id)
+    after = pages.read_place(keyring, LIST, query.after)
 
     async def look(tx: Transaction) -> tuple[list[ListedSession], str | None]:
         if of_whom is not None:
@@ -86,7 +83,7 @@ async def list_sessions(
         rows, cursor = pages.cut(
             rows,
             query.limit,
-            lambda row: pages.make_cursor(keyring, LIST, row.started_at.isoformat(), row.session_id),
+            lambda row: pages.make_place(keyring, LIST, row.started_at, row.session_id),
         )
         return await _opened(tx, rows, principal), cursor
 

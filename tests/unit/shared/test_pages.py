@@ -2,12 +2,13 @@
 
 import base64
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 from starlette.requests import Request
 
 from shared.keyring import Keyring
-from shared.pages import CursorUnknown, cut, link_to_next, make_cursor, read_cursor
+from shared.pages import CursorUnknown, cut, link_to_next, make_cursor, make_place, read_cursor, read_place
 
 KEYRING = Keyring(base64.b64encode(bytes(32)).decode())
 CURSOR = make_cursor(KEYRING, "invitations", "2026-11-24T12:00:00+00:00", "r1")
@@ -86,3 +87,11 @@ def test_the_link_to_the_next_page_keeps_the_filters_and_replaces_the_cursor() -
     )
     assert link_to_next(request, "new") == {"Link": '</list?user_id=a%26b&limit=2&after=new>; rel="next"'}
     assert link_to_next(request, None) == {}
+
+
+def test_a_place_in_time_is_read_as_it_was_made_and_the_beginning_is_none() -> None:
+    at = datetime(2026, 11, 25, 12, 0, 0, 1, UTC)
+    assert read_place(KEYRING, "invitations", make_place(KEYRING, "invitations", at, "r1")) == (at, "r1")
+    assert read_place(KEYRING, "invitations", None) is None
+    with pytest.raises(CursorUnknown):
+        read_place(KEYRING, "sessions", make_place(KEYRING, "invitations", at, "r1"))
