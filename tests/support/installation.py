@@ -148,7 +148,6 @@ class Installation(Client):
     composition: Composition
     settings: dict[str, Any]
     relay_delay_seconds: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def running(self, name: str) -> Running[Any]:
         return self.composition.services[name]
@@ -195,7 +194,7 @@ async def serving(app: Any, at: socket.socket | None = None) -> AsyncIterator[st
         if task.done():
             task.result()
             raise RuntimeError("the application did not start")
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # uvicorn has a flag for it, and no event
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield f"http://127.0.0.1:{port}"
