@@ -1,5 +1,6 @@
 """A mail's form (RFC 5322): headers that nobody can add to, plain text, and the same in HTML."""
 
+import re
 from datetime import datetime
 from email import policy
 from email.headerregistry import Address
@@ -11,6 +12,8 @@ from services.notifications.content import Content
 # Seven bits and short lines: what any server takes.
 _PLAIN = policy.SMTP.clone(cte_type="7bit")
 _INTERNATIONAL = policy.SMTPUTF8.clone(cte_type="7bit")
+# Python's IDNA turns some characters into a space or a sign, and sees none of them in what it returns.
+_DOMAIN = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 
 
 class AddressUnusable(ValueError):
@@ -21,11 +24,17 @@ def address_of(email: str) -> Address:
     """The one address that ``email`` is: whatever its characters, they end neither it nor the header."""
     username, _, domain = email.rpartition("@")
     try:
-        address = Address(username=username, domain=domain.encode("idna").decode("ascii"))
+        address = Address(username=username, domain=_checked(domain.encode("idna").decode("ascii")))
         _INTERNATIONAL.header_store_parse("To", address)  # what is no domain is found out here, by whatever it raises
     except (ValueError, IndexError, AttributeError) as fault:  # UnicodeError is a ValueError
         raise AddressUnusable("no mail can be sent to an address of this form") from fault
     return address
+
+
+def _checked(domain: str) -> str:
+    if not _DOMAIN.fullmatch(domain):
+        raise ValueError("not a domain")
+    return domain
 
 
 def make_message(content: Content, *, sender: str, notification_id: str, now: datetime) -> EmailMessage:

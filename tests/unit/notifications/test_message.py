@@ -104,7 +104,7 @@ def test_an_address_is_one_address_and_adds_no_header(text: str) -> None:
     assert "\n" not in address.addr_spec and " " not in address.addr_spec.rpartition("@")[2]
 
 
-@pytest.mark.parametrize("email", ["ada@[", "ada@,<", "ada@.", "ada@x..y"])
+@pytest.mark.parametrize("email", ["ada@[", "ada@,<", "ada@.", "ada@x..y", "ada@\u00af"])
 def test_no_mail_goes_to_what_is_no_address(email: str) -> None:
     assert EMAIL.validate_python(email) == email
     with pytest.raises(AddressUnusable):
