@@ -41,7 +41,7 @@ class Operation(BaseModel):
 
 
 class RebuildReadModel(Question):
-    """Build that read model anew from the log, now. Answered with the ``Operation``; refused ``not_found``, ``in_use``."""
+    """Build that read model anew, from the log. Answered with the ``Operation``; refused ``not_found``, ``in_use``."""
 
     name: str
 
