@@ -4,13 +4,14 @@ import base64
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import nats
+import nats.js.errors
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text, select, update
 
 from shared import trace
@@ -31,7 +32,7 @@ from tests.support.servers import nats_url
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEYRING = Keyring(base64.b64encode(b"the toys' key, as long as it must").decode())
-PASSWORDS = {name: KEYRING.password(f"postgres:{name}") for name in ("ledger", "reader")}
+PASSWORDS = {name: KEYRING.password(f"postgres:{name}") for name in ("ledger", "reader", "clerk")}
 PATIENCE_SECONDS = 20.0
 
 
@@ -260,9 +261,13 @@ SEEN = Table(
 
 @dataclass
 class Habits:
-    """What a test makes of a reader: ``poison`` are the accounts whose deposits it fails on."""
+    """What a test makes of a reader: ``poison`` are the accounts whose deposits it fails on.
+
+    ``stumbles`` is how often it fails yet, whatever the account.
+    """
 
     poison: set[str] = field(default_factory=set)
+    stumbles: int = 0
     handled: list[int] = field(default_factory=list)
 
 
@@ -278,6 +283,9 @@ async def on_deposited(tx: Transaction, recorded: Recorded) -> None:
     await tx.record(f"notes-{event.account}", Noted(account=event.account, amount=event.amount))
     if event.account in tx.own.poison:
         raise RuntimeError(f"{event.account} is poison")
+    if tx.own.stumbles:
+        tx.own.stumbles -= 1
+        raise RuntimeError("stumbled")
 
 
 async def note(tx: Transaction, account: str) -> None:
@@ -367,7 +375,7 @@ async def place(at: str | None = None) -> AsyncIterator[Place]:
     async with copy_of("keystead_toys", _migrate) as owner_url:
         here = Place(owner_url, f"t{uuid.uuid4().hex[:10]}.", at or nats_url())
         yield here
-        await _forget_streams(here)
+        await forget_streams(here.nats_url, here.namespace)
 
 
 @dataclass
@@ -415,8 +423,10 @@ async def published(running: Running[Any]) -> list[Published]:
     """All that JetStream holds of a service's events, in its order."""
     jetstream, stream = running.wire.jetstream, running.wire.stream_of(running.service.name)
     state = (await jetstream.stream_info(stream)).state
-    numbers = range(state.first_seq, state.last_seq + 1)
-    messages = [await jetstream.get_msg(stream, number) for number in numbers] if state.messages else []
+    messages = []
+    for number in range(max(1, state.first_seq), state.last_seq + 1):
+        with suppress(nats.js.errors.NotFoundError):  # deleted
+            messages.append(await jetstream.get_msg(stream, number))
     return [Published(m.subject or "", m.headers or {}, json.loads(m.data or b"")) for m in messages]
 
 
@@ -429,10 +439,11 @@ async def _migrate(owner_url: str) -> None:
     await migrate(owner_url, dict.fromkeys(PASSWORDS, ()), PASSWORDS)
 
 
-async def _forget_streams(here: Place) -> None:
-    client = await nats.connect(here.nats_url)
+async def forget_streams(at: str, namespace: str) -> None:
+    """Those that are left of all that were under these names."""
+    client = await nats.connect(at)
     try:
-        prefix = here.namespace.replace(".", "_").upper()
+        prefix = namespace.replace(".", "_").upper()
         for stream in await client.jetstream().streams_info():
             if (stream.config.name or "").startswith(prefix):
                 await client.jetstream().delete_stream(stream.config.name or "")
