@@ -245,8 +245,8 @@ class History:
     async def _converged(self) -> bool:
         """Nobody hears anything new in a round: what one tells, another may answer."""
         services = self.sites[0].composition.services
-        before = [await services[name].run(lambda tx: tx.last_position()) for name in step.HEARS]
         try:
+            before = [await services[name].run(lambda tx: tx.last_position()) for name in step.HEARS]
             for name in step.HEARS:
                 await services[name].fence(sorted(services[name].readers))
             after = [await services[name].run(lambda tx: tx.last_position()) for name in step.HEARS]

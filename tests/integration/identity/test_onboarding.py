@@ -3,6 +3,7 @@
 import asyncio
 import json
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -344,6 +345,9 @@ async def test_of_fifty_claims_at_once_one_wins_and_its_password_holds(it: Insta
         assert (await log_in(it, user["user_email"], loser))[0] == 401
     await it.running("identity").fence({"invitations"})
     assert await types_of(it, stream_of(user["user_id"])) == ["UserCreated", "PasswordSet"]
+    recorded = [*await log_of(it, "invitations"), *await log_of(it)]
+    told = Counter(each.type for each in recorded if each.data.get("user_id") == user["user_id"])
+    assert (told["InvitationAccepted"], told["SessionStarted"]) == (1, 2), "the claim's session, and the log-in's"
 
 
 async def test_different_people_claim_at_once(it: Installation) -> None:
