@@ -4,6 +4,7 @@
 PYTHON ?= python3
 ARGS ?=
 WORKERS ?= 2
+HISTORIES ?= 1000
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip install -qq --disable-pip-version-check --no-input --require-hashes
 PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
@@ -11,7 +12,7 @@ PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 # Compiled modules make every start after the first several times faster; some environments switch them off.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install install-dev up check test e2e compose-test bench format docs pins
+.PHONY: help install install-dev up check test histories e2e compose-test bench format docs pins
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -32,6 +33,9 @@ check: install-dev ## format, lint, types, imports, and whether the pages made f
 
 test: check ## the checks, then every test
 	@$(RUN) pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+
+histories: install-dev ## a thousand random histories of crashes and losses; HISTORIES=100 for fewer
+	@KEYSTEAD_TEST_HISTORIES=$(HISTORIES) $(RUN) pytest -n $(WORKERS) tests/simulation $(ARGS)
 
 e2e: install-dev .venv/installed-e2e ## what a person does in a browser; needs Chromium, which root gets from apt
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
