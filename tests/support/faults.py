@@ -76,6 +76,9 @@ class SetClockBack:
 Fault = LoseDuty | LoseSessions | RepublishFrom | Redeliver | LoseMessages | LoseStream | LoseConsumer | SetClockBack
 
 
+places = st.lists(st.integers(0, 9) | st.integers(0, 3), min_size=1, max_size=6).map(tuple)
+
+
 def faults_of(hears: Mapping[str, Sequence[str]]) -> st.SearchStrategy[Fault]:
     """Any of them; ``hears`` says of each service whom it hears of."""
     services = st.sampled_from(sorted({*hears, *(source for sources in hears.values() for source in sources)}))
@@ -85,7 +88,7 @@ def faults_of(hears: Mapping[str, Sequence[str]]) -> st.SearchStrategy[Fault]:
         st.builds(LoseDuty, services),
         st.builds(LoseSessions, services),
         st.builds(RepublishFrom, sources, st.integers(1, 20)),
-        st.builds(Redeliver, sources, st.lists(st.integers(0, 9), min_size=1, max_size=6).map(tuple)),
+        st.builds(Redeliver, sources, places),
         st.builds(LoseMessages, sources, st.none() | st.integers(1, 4)),
         st.builds(LoseStream, sources),
         st.sampled_from([LoseConsumer(*pair) for pair in consumers]),

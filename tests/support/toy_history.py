@@ -15,8 +15,8 @@ from shared.relay import relay
 from shared.service import Running
 from tests.support import toy_steps as step
 from tests.support.clerk import CLERK, file_tally
-from tests.support.faults import Fault, befalls, loses_messages, source_of, terminate
-from tests.support.toy_checks import check_streams, look
+from tests.support.faults import Fault, Redeliver, befalls, loses_messages, source_of, terminate
+from tests.support.toy_checks import all_given, all_told, check_stream, look
 from tests.support.toys import (
     ACCOUNT,
     LEDGER,
@@ -33,6 +33,7 @@ from tests.support.toys import (
 
 SERVICES = {service.name: service for service in (LEDGER, READER, CLERK)}
 JITTER_SECONDS = 0.03  # how long others are let run against one that holds back
+HEARD_SECONDS = 1.0  # more than anyone needs who is there
 
 
 class RolledBack(Exception):
@@ -127,6 +128,8 @@ class History:
                 return await self._late(what)
             case step.CutRelay(made):
                 return await self._cut_relay(made)
+            case step.OutOfOrder(deposits, places):
+                return await self._out_of_order(deposits, places)
             case step.WakeWithoutDuty(service, by, meanwhile):
                 return await self._without_duty(service, by, meanwhile)
             case step.Stumble(by, times):
@@ -210,6 +213,16 @@ class History:
                 await eventually(published, 1.0)
             return f"{answer}, {await terminate(self.place.owner_url, 'ledger', waiting)}"
 
+    async def _out_of_order(self, deposits: Sequence[step.MakeDeposit], places: Sequence[int]) -> str:
+        """The relay waits for its table's lock meanwhile."""
+        async with self.place.owner() as owner, owner.transaction():
+            await owner.execute("lock table ledger.relay in access exclusive mode")
+            answers = await self.run_all(deposits)
+            await self._befalls(Redeliver("ledger", places))
+            with suppress(AssertionError):  # there may be nobody on duty
+                await eventually(lambda: all_given(self.place, "ledger", "reader"), HEARD_SECONDS)
+        return answers
+
     async def _without_duty(self, service: str, by: int, meanwhile: Sequence[step.Command]) -> str:
         running = self.one(service, by)
         if running is None or running.on_duty.is_set():
@@ -244,6 +257,8 @@ class History:
         for service in ("reader", "clerk"):  # in the order in which they hear of one another
             for replica in self.replicas[service]:
                 await eventually(lambda r=replica: self._fenced(r.running))  # type: ignore[misc]
+        for service in SERVICES:
+            await all_told(self.place, service)
 
     async def _fenced(self, running: Running[Any]) -> bool:
         return await self._fence(running) == "fenced"
@@ -252,7 +267,7 @@ class History:
         """What must be true at the end."""
         await look(self.place, self.answers, converged=True)
         for service in SERVICES:
-            await check_streams(self.place, self.replicas[service][0].running, service in self.lost_messages)
+            await check_stream(self.place, self.replicas[service][0].running, service in self.lost_messages)
 
 
 @asynccontextmanager

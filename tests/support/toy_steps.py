@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from tests.support.faults import Fault, LoseSessions, faults_of
+from tests.support.faults import Fault, LoseSessions, faults_of, places
 
 HEARS = {"reader": ("ledger",), "clerk": ("ledger", "reader")}
 SERVICES = ("ledger", "reader", "clerk")
@@ -77,6 +77,14 @@ class CutRelay:
 
 
 @dataclass(frozen=True)
+class OutOfOrder:
+    """New events are delivered in this order (as places in the log, from its end), some twice and some not at all."""
+
+    deposits: Sequence[MakeDeposit]
+    places: Sequence[int]
+
+
+@dataclass(frozen=True)
 class WakeWithoutDuty:
     """A replica relays and consumes though it lost the lock: it was frozen and does not know it yet."""
 
@@ -122,6 +130,7 @@ Step = (
     | AtOnce
     | LateCommit
     | CutRelay
+    | OutOfOrder
     | WakeWithoutDuty
     | Stumble
     | StartReplica
@@ -148,6 +157,7 @@ troubles: st.SearchStrategy[Step] = st.one_of(
     st.builds(AtOnce, several, st.builds(LoseSessions, services)),
     st.builds(LateCommit, deposits, st.booleans(), st.booleans(), several),
     st.builds(CutRelay, deposits),
+    st.builds(OutOfOrder, st.lists(deposits, min_size=2, max_size=4).map(tuple), places),
     st.builds(WakeWithoutDuty, services, replica, several),
     st.builds(Stumble, replica, st.integers(1, 2)),
     st.builds(StartReplica, services),
