@@ -11,7 +11,7 @@ from hypothesis import given, note
 from tests.support.histories import TIMEOUT_SECONDS, histories
 from tests.support.service_checks import check_all
 from tests.support.service_history import history
-from tests.support.service_steps import Step, steps
+from tests.support.service_steps import BEGINNING, Step, steps
 
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)
@@ -21,7 +21,7 @@ async def test_in_the_end_all_services_agree_with_the_logs_and_with_what_clients
     happening: Sequence[Step],
 ) -> None:
     async with history() as it:
-        for step in happening:
+        for step in (*BEGINNING, *happening):
             note(f"{step}")
             note(f"    {await it.happens(step)}")
         await it.heals()

@@ -238,9 +238,14 @@ class History:
         return _said(answer)
 
     async def heals(self) -> None:
-        """Back when everybody has heard everything, and nothing that was begun is unfinished."""
+        """Everybody has heard everything, nothing that was begun is unfinished; and then nobody is there any more."""
         await nothing_is_half_done(self.owner_url, FINISHED_SECONDS)
         await eventually(self._converged, CONVERGED_SECONDS)
+        await self.end_all()
+
+    async def end_all(self) -> None:
+        while self.sites:
+            await self.sites.pop().stack.aclose()
 
     async def _converged(self) -> bool:
         """Nobody hears anything new in a round: what one tells, another may answer."""
@@ -268,7 +273,7 @@ def _said(answer: tuple[int, Any]) -> str:
 
 @asynccontextmanager
 async def history() -> AsyncIterator[History]:
-    """An installation of its own, with one site. It is healed before the end of the block, or not at all."""
+    """An installation of its own, with one site."""
     async with database() as owner_url, aiohttp.ClientSession() as http:
         loaded = settings(None, KEYSTEAD_API_URL="http://127.0.0.1:9")
         it = History(owner_url, f"t{uuid.uuid4().hex[:10]}.", http, loaded)
@@ -276,6 +281,5 @@ async def history() -> AsyncIterator[History]:
             await it.start()
             yield it
         finally:
-            while it.sites:
-                await it.sites.pop().stack.aclose()
+            await it.end_all()
             await forget_streams(nats_url(), it.namespace)
