@@ -170,6 +170,36 @@ async def test_changes_of_different_fields_at_once_are_all_kept(it: Installation
     assert (after["models"], after["user_alias"]) == (CHANGED["models"], CHANGED["user_alias"])
 
 
+async def test_many_changes_of_one_user_at_once_lose_nothing(it: Installation) -> None:
+    """Each keeps what it does not name as the last one left it; and an address that was given up is free."""
+    user, emails = await new_user(it, user_email=an_email()), [an_email() for _ in range(8)]
+    changes: list[dict[str, Any]] = [{"user_email": email} for email in emails]
+    changes += [{"max_budget": 7}, {"models": ["mock-fast"]}, {"metadata": {"floor": 3}}, {"user_alias": "Ada"}]
+    outcomes = await asyncio.gather(
+        *(it.call("POST", "/user/update", {"user_id": user["user_id"], **change}) for change in changes)
+    )
+    assert {status for status, _ in outcomes} <= {200, 409}
+    done = {name for change, (status, _) in zip(changes, outcomes, strict=True) if status == 200 for name in change}
+    after = await user_info(it, user["user_id"])
+    kept = {"max_budget": 7, "models": ["mock-fast"], "metadata": {"floor": 3}, "user_alias": "Ada"}
+    assert {name: after[name] for name in kept if name in done} == {name: kept[name] for name in kept if name in done}
+    for email in {user["user_email"], *emails} - {after["user_email"]}:
+        await new_user(it, user_email=email)
+
+
+async def test_who_is_deleted_while_they_are_changed_is_changed_before_or_not_at_all(it: Installation) -> None:
+    users = [await new_user(it) for _ in range(8)]
+    outcomes = await asyncio.gather(
+        *(
+            it.call("POST", "/user/update", {"user_id": user["user_id"], "max_budget": number})
+            for user in users
+            for number in range(4)
+        ),
+        *(it.call("POST", "/user/delete", {"user_ids": [user["user_id"]]}) for user in users),
+    )
+    assert set(reasons(list(outcomes))) <= {"ok", "not_found", "version_conflict"}
+
+
 # Refused
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
