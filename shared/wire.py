@@ -116,13 +116,15 @@ class Wire:
 
     async def tell(self, topic: str, message: BaseModel) -> None:
         """Say something to all who listen now."""
-        await self._client.publish(self.topic(topic), message.model_dump_json().encode())
+        headers = trace.current().headers()
+        await self._client.publish(self.topic(topic), message.model_dump_json().encode(), headers=headers)
 
     async def listen(self, topic: str, heard: Callable[[bytes], Awaitable[None]]) -> None:
         """Call ``heard`` with every message on ``topic`` from now on."""
 
         async def deliver(message: Any) -> None:
-            await heard(message.data)
+            with trace.tracing(trace.Trace.of(message.headers or {})):
+                await heard(message.data)
 
         await self._client.subscribe(self.topic(topic), cb=deliver)
 

@@ -21,6 +21,7 @@ from services.notifications.settings import NotificationsSettings
 from services.notifications.smtp import MailServer, NotTaken, OutcomeUnknown, conversation, hand_over, server_of
 from shared.errors import Refused
 from shared.service import Running
+from shared.trace import tracing
 
 log = structlog.get_logger()
 
@@ -51,7 +52,8 @@ async def send_next(running: Running[NotificationsSettings], server: MailServer)
     if row.id not in in_hand:  # another lane may have been faster
         in_hand.add(row.id)
         try:
-            await _send(running, server, row)
+            with tracing(await running.run(handlers.story_of, row.id)):
+                await _send(running, server, row)
         finally:
             in_hand.remove(row.id)
     return True

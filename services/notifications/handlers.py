@@ -20,6 +20,7 @@ from services.notifications.events import Withdrawal
 from services.notifications.read_model import NotificationRow
 from shared.errors import Refused
 from shared.event_store import Transaction
+from shared.trace import Trace
 
 
 class NotificationNotFound(Refused):
@@ -47,9 +48,19 @@ async def report_lost(tx: Transaction, notification_id: str) -> None:
     await _execute(tx, notification_id, ReportLost(tx.now))
 
 
+async def story_of(tx: Transaction, notification_id: str) -> Trace:
+    """What is done about a mail later belongs to the story of the request that wanted it."""
+    rows = await tx.connection.exec_driver_sql(
+        "select correlation_id, id::text, actor from events where stream = $1 order by version limit 1",
+        (stream_of(notification_id),),
+    )
+    return Trace(*rows.one())
+
+
 async def give_up_the_lost(tx: Transaction, *, after: timedelta) -> None:
     """Whoever handed these over has gone without a word."""
     for notification_id in await read_model.list_handed_over_before(tx, tx.now - after):
+        tx.trace = await story_of(tx, notification_id)
         await report_lost(tx, notification_id)
 
 
