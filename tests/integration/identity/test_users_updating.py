@@ -188,16 +188,17 @@ async def test_many_changes_of_one_user_at_once_lose_nothing(it: Installation) -
 
 
 async def test_who_is_deleted_while_they_are_changed_is_changed_before_or_not_at_all(it: Installation) -> None:
-    users = [await new_user(it) for _ in range(8)]
+    """And whatever address they had last is free."""
+    users, emails = [await new_user(it) for _ in range(8)], [an_email() for _ in range(32)]
+    changes = [{"user_id": users[n % 8]["user_id"], "user_email": email} for n, email in enumerate(emails)]
     outcomes = await asyncio.gather(
-        *(
-            it.call("POST", "/user/update", {"user_id": user["user_id"], "max_budget": number})
-            for user in users
-            for number in range(4)
-        ),
+        *(it.call("POST", "/user/update", change) for change in changes),
         *(it.call("POST", "/user/delete", {"user_ids": [user["user_id"]]}) for user in users),
     )
     assert set(reasons(list(outcomes))) <= {"ok", "not_found", "version_conflict"}
+    await asyncio.gather(*(it.call("POST", "/user/delete", {"user_ids": [user["user_id"]]}) for user in users))
+    for email in emails:
+        await new_user(it, user_email=email)
 
 
 # Refused
