@@ -15,7 +15,7 @@ from tests.support.service_steps import BEGINNING, Step, steps
 
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)
-@histories(few=4)
+@histories(few=3)
 @given(steps)
 async def test_in_the_end_all_services_agree_with_the_logs_and_with_what_clients_were_told(
     happening: Sequence[Step],

@@ -14,7 +14,7 @@ from tests.support.toy_steps import Step, steps
 
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)
-@histories(few=6)
+@histories(few=5)
 @given(steps)
 async def test_in_the_end_every_read_model_is_the_fold_of_the_logs(happening: Sequence[Step]) -> None:
     async with history() as it:

@@ -25,6 +25,7 @@ async def check_all(owner_url: str, loaded: Mapping[str, Any], acknowledged: Seq
     owner = await asyncpg.connect(owner_url)
     try:
         logs = {service: await log_of(owner, service) for service in HEARS}
+        await _check_claims(owner)
     finally:
         await owner.close()
     for service, log in logs.items():
@@ -36,6 +37,21 @@ async def check_all(owner_url: str, loaded: Mapping[str, Any], acknowledged: Seq
     for folding in (each for each in SERVICES if each.projections):
         dsn = postgres_urls(owner_url, keyring())[folding.name]
         await check_fold(Scratch(folding, loaded[folding.name], owner_url, dsn))
+
+
+async def _check_claims(owner: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """An address and an alias are claimed by who has them, and by nobody else."""
+    for service, kind, has in (
+        ("identity", "email", "select 'user-' || user_id from identity.users_1 where email is not null"),
+        (
+            "keys",
+            "alias",
+            "select 'key-' || key_id from keys.keys_1 where key_alias is not null and deleted_at is null",
+        ),
+    ):
+        claims = await owner.fetch(f"select stream from {service}.claims where claim like '{kind}:%' order by 1")
+        holders = await owner.fetch(f"{has} order by 1")
+        assert [row[0] for row in claims] == [row[0] for row in holders], f"{kind}"
 
 
 def _check_once(logs: Mapping[str, Log]) -> None:
