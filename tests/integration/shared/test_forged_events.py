@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
 from services.budgets.requests import BARRIER_TOPIC
-from shared.requests import CatchUp, LastPosition, LogSpan, Position, ReadLog
+from shared.requests import CatchUp, LastPosition, LogSpan, Position, Question, ReadLog
 from tests.support.flow import CHAT, refusal
 from tests.support.installation import Installation, installation
 from tests.support.servers import nats_url
@@ -199,7 +199,8 @@ MALFORMED = {
 async def test_every_question_of_every_service_is_answered_however_it_is_asked(it: Installation, how: str) -> None:
     async with sender(nats_url()) as client:
         for running in it.composition.services.values():
-            for question in (LastPosition, ReadLog, CatchUp, *running.service.answers):
+            questions: list[type[Question]] = [LastPosition, ReadLog, CatchUp, *running.service.answers]
+            for question in questions:
                 subject = running.wire.ask_subject(running.service.name, question)
                 reply = await client.request(subject, MALFORMED[how], timeout=20)
                 assert json.loads(reply.data).keys() <= {"refused", "answer"}, subject
