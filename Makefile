@@ -12,7 +12,7 @@ PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 # Compiled modules make every start after the first several times faster; some environments switch them off.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install install-dev up check test histories e2e compose-test bench format docs pins
+.PHONY: help install install-dev up check test histories crash-test e2e compose-test bench format docs pins
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -36,6 +36,9 @@ test: check ## the checks, then every test
 
 histories: install-dev ## a thousand random histories of crashes and losses; HISTORIES=100 for fewer
 	@KEYSTEAD_TEST_HISTORIES=$(HISTORIES) $(RUN) pytest -n $(WORKERS) tests/simulation $(ARGS)
+
+crash-test: install-dev ## twelve processes at work, and each killed and frozen in its turn (a quarter of an hour)
+	@$(RUN) pytest -s --timeout 400 tests/crash $(ARGS)
 
 e2e: install-dev .venv/installed-e2e ## what a person does in a browser; needs Chromium, which root gets from apt
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \

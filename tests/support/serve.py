@@ -18,6 +18,7 @@ from keystead.servers import find_nats_server, free_port
 from tests.support.databases import copy_of
 from tests.support.eventually import eventually
 from tests.support.installation import MASTER_KEY, MODEL_LIST, SECRET_KEY, Client
+from tests.support.own_servers import OwnServers
 from tests.support.up import ROOT, bare_environment
 
 BASE_URL = "http://keystead.test"
@@ -39,6 +40,7 @@ class Served:
     url: str
     process: asyncio.subprocess.Process
     errors: Path
+    urls: Mapping[str, str] = field(default_factory=dict)
 
     async def kill(self) -> None:
         """As a machine that fails."""
@@ -49,6 +51,13 @@ class Served:
         """As an operator ends it; the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return await self.process.wait()
+
+    async def freeze(self) -> None:
+        """As a machine that is paused."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    async def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
 
 @dataclass
@@ -77,10 +86,14 @@ class Fleet:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, *command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=file
             )
-        served = Served(services, f"http://127.0.0.1:{port}", process, errors)
+        served = Served(services, f"http://127.0.0.1:{port}", process, errors, urls or {})
         self.processes.append(served)
         self.stack.push_async_callback(_ended, served)
         return served
+
+    async def start_again(self, ended: Served) -> Served:
+        """Another in the place of one that ended."""
+        return await self.start(*ended.services, port=int(ended.url.rpartition(":")[2]), urls=ended.urls)
 
     async def ready(self, *these: Served) -> None:
         """Until they say that they are."""
@@ -113,18 +126,33 @@ async def _ended(served: Served) -> None:
 
 
 @asynccontextmanager
+async def fleet_on(servers: OwnServers, folder: Path, **more: str) -> AsyncIterator[Fleet]:
+    """On servers of the test's own; no service yet. ``more`` is what the services are told besides."""
+    async with AsyncExitStack() as stack:
+        environment = {**_environment(folder), **more, "KEYSTEAD_POSTGRES_URL": servers.postgres.url}
+        await _keystead("migrate", environment=environment)
+        environment["KEYSTEAD_NATS_URL"] = servers.nats.url
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Fleet(folder, environment, http, stack)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    config = folder / "keystead.yaml"
+    config.write_text(json.dumps({"model_list": MODEL_LIST}), encoding="utf-8")
+    return {
+        **bare_environment(),
+        "KEYSTEAD_CONFIG": str(config),
+        "KEYSTEAD_SECRET_KEY": SECRET_KEY,
+        "KEYSTEAD_MASTER_KEY": MASTER_KEY,
+        "PROXY_BASE_URL": BASE_URL,
+    }
+
+
+@asynccontextmanager
 async def fleet(folder: Path, *, relay_delay_seconds: float = 0.0) -> AsyncIterator[Fleet]:
     """A database and a NATS, made by `keystead migrate` and `keystead nats-config`; no service yet."""
     async with AsyncExitStack() as stack:
-        config = folder / "keystead.yaml"
-        config.write_text(json.dumps({"model_list": MODEL_LIST}), encoding="utf-8")
-        environment = {
-            **bare_environment(),
-            "KEYSTEAD_CONFIG": str(config),
-            "KEYSTEAD_SECRET_KEY": SECRET_KEY,
-            "KEYSTEAD_MASTER_KEY": MASTER_KEY,
-            "PROXY_BASE_URL": BASE_URL,
-        }
+        environment = _environment(folder)
 
         async def migrate(owner_url: str) -> None:
             await _keystead("migrate", environment={**environment, "KEYSTEAD_POSTGRES_URL": owner_url})

@@ -178,10 +178,15 @@ def servers_of(up: Up) -> Mapping[str, int]:
 
 def family_of(up: Up) -> set[int]:
     """It, its servers, and their processes."""
-    family, parents = {up.process.pid}, {pid: parent for pid, _, parent in _processes()}
+    return {up.process.pid} | descendants_of(up.process.pid)
+
+
+def descendants_of(first: int) -> set[int]:
+    """The processes that it started, and those that they did."""
+    family, parents = {first}, {pid: parent for pid, _, parent in _processes()}
     while more := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= more
-    return family
+    return family - {first}
 
 
 def alive(pids: set[int]) -> set[int]:
