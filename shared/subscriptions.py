@@ -75,6 +75,11 @@ class Reader:
             log.warning("subscription.not_an_event", source=self.source, fault=str(fault))
             await message.ack()
             return
+        # What goes wrong with it belongs to its story.
+        with trace.tracing(trace.Trace(recorded.correlation_id, recorded.id, recorded.actor)):
+            await self._deliver(recorded, message)
+
+    async def _deliver(self, recorded: Recorded, message: NatsMessage) -> None:
         metadata = message.raw_message.metadata
         try:
             if metadata.num_pending > FAR_BEHIND or not await self.apply([recorded]):
