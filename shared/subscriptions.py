@@ -60,12 +60,15 @@ class Reader:
 
     async def position(self) -> int:
         """The last position of the source that was applied."""
-        async with self._running.engine.connect() as connection:
-            row = await connection.exec_driver_sql(
+
+        async def look(tx: Transaction) -> int:
+            row = await tx.connection.exec_driver_sql(
                 "select position from subscriptions where source = $1", (self.source,)
             )
             position: int = row.scalar_one()
             return position
+
+        return await self._running.run(look, fenced=True)
 
     async def deliver(self, message: NatsMessage) -> None:
         """A message of the live stream."""
