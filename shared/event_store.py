@@ -4,7 +4,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -172,12 +172,17 @@ class Transaction:
         position: int = rows.scalar_one()
         return position
 
+    async def story_of(self, stream: str) -> tracing.Trace:
+        """What is done about a stream later, when nobody asks for it, is caused by its first event."""
+        rows = await self.connection.exec_driver_sql(
+            "select correlation_id, id::text, actor from events where stream = $1 order by version limit 1", (stream,)
+        )
+        return tracing.Trace(*rows.one())
+
     def caused_by(self, recorded: Recorded) -> None:
         """What follows is a reaction to ``recorded``, whoever waits for it."""
         self.seed = None
-        self.trace = replace(
-            self.trace, correlation_id=recorded.correlation_id, causation_id=recorded.id, actor=recorded.actor
-        )
+        self.trace = tracing.Trace.caused_by(recorded)
 
 
 async def read_log(

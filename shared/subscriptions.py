@@ -79,7 +79,7 @@ class Reader:
             await message.ack()
             return
         # What goes wrong with it belongs to its story.
-        with trace.tracing(trace.Trace(recorded.correlation_id, recorded.id, recorded.actor)):
+        with trace.tracing(trace.Trace.caused_by(recorded)):
             await self._deliver(recorded, message)
 
     async def _deliver(self, recorded: Recorded, message: NatsMessage) -> None:

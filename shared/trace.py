@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
+
+if TYPE_CHECKING:
+    from shared.events import Recorded
 
 SYSTEM = "system"
 
@@ -32,6 +36,11 @@ class Trace:
             causation_id=headers.get("keystead-causation"),
             actor=headers.get("keystead-actor") or SYSTEM,
         )
+
+    @classmethod
+    def caused_by(cls, recorded: "Recorded") -> "Trace":
+        """Of what is done because of an event."""
+        return cls(recorded.correlation_id, causation_id=recorded.id, actor=recorded.actor)
 
 
 _current: ContextVar[Trace | None] = ContextVar("keystead_trace", default=None)

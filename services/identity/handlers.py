@@ -158,7 +158,7 @@ async def update_user(
 async def delete_user(tx: Transaction, user_id: str) -> None:
     """Delete a user, and at once their sessions, credentials, keys and open invitations. Their spend stays."""
     settings: IdentitySettings = tx.settings
-    user = await read_model.find_user_to_change(tx, user_id)
+    user = await read_model.find_user_to_change(tx, user_id=user_id)
     tx.barriers.add(user_stream(user_id))
     tx.carried_out_by |= {"invitations", "keys"}
     if user is None:

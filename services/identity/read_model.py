@@ -188,12 +188,15 @@ async def find_user(tx: Transaction, user_id: str, *, lock: bool = False) -> Row
     return rows.first()
 
 
-async def find_user_to_change(tx: Transaction, user_id: str) -> Row[Any] | None:
-    """A user that is not deleted, and stays as they are until we have changed them.
+async def find_user_to_change(
+    tx: Transaction, *, user_id: str | None = None, email: str | None = None
+) -> Row[Any] | None:
+    """A user that is not deleted, by id or else by address, who stays as they are until we have changed them.
 
     What is kept of a user is decided here, before their stream is loaded: its version alone would not tell.
     """
-    query = _user_with_spend.where(users.c.user_id == user_id, ~users.c.deleted)
+    named = users.c.email == email if user_id is None else users.c.user_id == user_id
+    query = _user_with_spend.where(named, ~users.c.deleted)
     return (await tx.connection.execute(query.with_for_update(key_share=True, of=users))).first()
 
 

@@ -50,11 +50,7 @@ async def report_lost(tx: Transaction, notification_id: str) -> None:
 
 async def story_of(tx: Transaction, notification_id: str) -> Trace:
     """What is done about a mail later belongs to the story of the request that wanted it."""
-    rows = await tx.connection.exec_driver_sql(
-        "select correlation_id, id::text, actor from events where stream = $1 order by version limit 1",
-        (stream_of(notification_id),),
-    )
-    return Trace(*rows.one())
+    return await tx.story_of(stream_of(notification_id))
 
 
 async def give_up_the_lost(tx: Transaction, *, after: timedelta) -> None:

@@ -4,13 +4,14 @@ Each is compared with every version of it that git has. That today's are as the 
 """
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.history import committed, needs_history
 
 DOCS = Path(__file__).parents[2] / "docs"
 METHODS = frozenset({"get", "put", "post", "delete", "patch"})
@@ -225,19 +226,12 @@ def today(name: str) -> Document:
     return content
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=DOCS, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.skipif(not (DOCS.parent / ".git").exists(), reason="not a checkout: there is no history")
+@needs_history
 @pytest.mark.parametrize("name", COMPARED)
 def test_nothing_that_a_committed_document_promised_is_gone(name: str) -> None:
-    for commit in _git("log", "--format=%H", "--", name).split():
-        before = json.loads(_git("show", f"{commit}:./{name}"))
-        found = [fault for fault in COMPARED[name](before, today(name)) if fault not in DELIBERATE]
-        assert found == [], f"of {commit[:10]}"
+    for commit, text in committed(DOCS / name):
+        found = [fault for fault in COMPARED[name](json.loads(text), today(name)) if fault not in DELIBERATE]
+        assert found == [], f"of {commit}"
 
 
 # The comparing finds what it looks for

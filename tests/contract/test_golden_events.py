@@ -4,7 +4,6 @@ A new event or version adds its example to ``golden/events.json``, and to ``EXAM
 """
 
 import json
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -59,6 +58,7 @@ from services.notifications.events import (
     NotificationWithdrawn,
 )
 from shared.events import Catalog, Event, Recorded, from_cloudevent
+from tests.support.history import committed, needs_history
 
 GOLDEN = Path(__file__).parent / "golden"
 EVENTS, ENVELOPE = "events.json", "envelope.json"
@@ -312,21 +312,15 @@ def test_an_envelope_that_was_ever_published_is_read() -> None:
     assert json.loads(recorded.to_cloudevent()) == envelope
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=GOLDEN, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.skipif(not (Path(__file__).parents[2] / ".git").exists(), reason="not a checkout: there is no history")
+@needs_history
 def test_no_committed_example_was_changed() -> None:
     """A version that was stored once is read for ever: an example is added, never changed and never taken away."""
     now = golden()
-    for commit in _git("log", "--format=%H", "--", ENVELOPE).split():
-        assert json.loads(_git("show", f"{commit}:./{ENVELOPE}")) == json.loads((GOLDEN / ENVELOPE).read_bytes())
-    for commit in _git("log", "--format=%H", "--", EVENTS).split():
-        before: Golden = json.loads(_git("show", f"{commit}:./{EVENTS}"))
+    for _, text in committed(GOLDEN / ENVELOPE):
+        assert json.loads(text) == json.loads((GOLDEN / ENVELOPE).read_bytes())
+    for commit, text in committed(GOLDEN / EVENTS):
+        before: Golden = json.loads(text)
         for service, types in before.items():
             for name, by_version in types.items():
                 for version, data in by_version.items():
-                    assert now[service][name][version] == data, f"{service} {name} {version}, as of {commit[:10]}"
+                    assert now[service][name][version] == data, f"{service} {name} {version}, as of {commit}"

@@ -1,6 +1,5 @@
 """An installation of many processes that may each be killed or frozen, and what is seen of it from outside."""
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ import asyncpg
 from tests.crash.books import Books
 from tests.crash.streams import Streams
 from tests.crash.workload import Command
+from tests.support.eventually import eventually
 from tests.support.mail_server import MailServer, mail_server
 from tests.support.mails import told
 from tests.support.own_servers import OwnServers, own_servers
@@ -60,12 +60,13 @@ class World:
 
     async def taken_over(self, service: str, after: int, seconds: float) -> float:
         """How long it took until another session than PostgreSQL's process ``after`` held the duty."""
+
+        async def taken() -> bool:
+            return [pid for pid, _ in await self.duties(service)] not in ([], [after])
+
         began = time.monotonic()
-        while time.monotonic() - began < seconds:
-            if [pid for pid, _ in await self.duties(service)] not in ([], [after]):
-                return time.monotonic() - began
-            await asyncio.sleep(0.02)
-        raise AssertionError(f"nobody took {service}'s duty over within {seconds} s")
+        await eventually(taken, seconds)
+        return time.monotonic() - began
 
 
 def ports_of(pid: int) -> set[int]:

@@ -15,12 +15,13 @@ from tests.support.installation import (
     address_of,
     connections_to,
     database,
-    forget_streams,
     keyring,
     loopback,
     serving,
     settings,
 )
+from tests.support.servers import nats_url
+from tests.support.streams import forget_streams
 
 
 @dataclass
@@ -37,12 +38,12 @@ async def apart(elsewhere: Mapping[str, str] = MappingProxyType({})) -> AsyncIte
     at = loopback()
     loaded, ring = settings(KEYSTEAD_API_URL=address_of(at)), keyring()
     async with database() as owner_url, aiohttp.ClientSession() as http:
-        connections = connections_to(owner_url, f"t{uuid.uuid4().hex[:10]}.")
+        namespace = f"t{uuid.uuid4().hex[:10]}."
+        connections = connections_to(owner_url, namespace)
         behind = compose(inner, loaded, connections, keyring=ring)
         async with serving(behind.app) as inner_url:
             urls = {**{service.name: inner_url for service in inner}, **elsewhere}
             front = compose([GATEWAY], loaded, connections, keyring=ring, elsewhere=urls)
             async with serving(front.app, at) as url:
                 yield Apart(url, http, inner_url)
-                await forget_streams(behind)
-                await forget_streams(front)
+                await forget_streams(nats_url(), namespace)

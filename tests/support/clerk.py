@@ -14,7 +14,7 @@ from shared.projections import Projection
 from shared.service import Service
 from shared.settings import Settings
 from shared.subscriptions import Subscription
-from tests.support.toys import LEDGER_EVENTS, READER_EVENTS, Closed, Noted, folding
+from tests.support.toys import LEDGER_EVENTS, READER_EVENTS, Closed, Noted, balances, folding
 
 
 class Counted(Event):
@@ -84,13 +84,7 @@ def sums(name: str) -> Table:
 
 
 TALLIES, HEARD = sums("tallies_1"), sums("heard_1")
-KNOWN = Table(
-    "known_1",
-    CLERK_TABLES,
-    Column("account", Text, primary_key=True),
-    Column("balance", BigInteger, nullable=False, server_default="0"),
-    Column("applied", Integer, nullable=False, server_default="0"),
-)
+KNOWN = balances("known_1", CLERK_TABLES)
 
 
 async def _add(tx: Transaction, table: Table, account: str, amount: int) -> None:

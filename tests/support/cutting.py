@@ -34,11 +34,12 @@ from tests.support.installation import (
     Client,
     connections_to,
     database,
-    forget_streams,
     keyring,
     serving,
     settings,
 )
+from tests.support.servers import nats_url
+from tests.support.streams import forget_streams
 
 CUTTABLE = ("identity", "invitations", "keys", "notifications")
 DIES_WITHIN_SECONDS = 20.0
@@ -268,7 +269,7 @@ async def cuttable(folder: Path) -> AsyncIterator[Cuttable]:
         composition = compose(here, settings(), connections_to(owner_url, namespace), keyring=keyring(), elsewhere=urls)
         async with serving(composition.app) as url:
             yield Cuttable(url, http, owner_url, victims)
-            await forget_streams(composition)
+            await forget_streams(nats_url(), namespace)
 
 
 async def repeated(ask: Callable[[], Awaitable[tuple[int, Any]]], seconds: float = 30.0) -> tuple[int, Any]:

@@ -19,6 +19,7 @@ from shared.keyring import Keyring
 from shared.service import Running, Service
 from tests.support.databases import copy_of
 from tests.support.servers import nats_url
+from tests.support.streams import forget_streams
 
 # Roles belong to the server, and their passwords come from this: one key for all tests of a run.
 SECRET_KEY = base64.b64encode(b"a key for tests, thirty-two bytes").decode()
@@ -243,7 +244,7 @@ async def installation(
                     url, http, owner_url, namespace, composition, loaded, relay_delay_seconds=relay_delay_seconds
                 )
             finally:
-                await forget_streams(composition)
+                await forget_streams(nats_url(), namespace)
 
 
 @asynccontextmanager
@@ -253,8 +254,3 @@ async def second_worker(first: Installation) -> AsyncIterator[str]:
     composition = compose([GATEWAY], first.settings, connections, keyring=keyring())
     async with serving(composition.app) as url:
         yield url
-
-
-async def forget_streams(composition: Composition) -> None:
-    for running in composition.services.values():
-        await running.wire.jetstream.delete_stream(running.wire.stream_of(running.service.name))

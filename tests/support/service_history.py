@@ -27,7 +27,7 @@ from tests.support.installation import (
     settings,
 )
 from tests.support.servers import nats_url
-from tests.support.toys import forget_streams
+from tests.support.streams import forget_streams
 
 CONVERGED_SECONDS = 30.0
 # A hold whose worker is gone is written off by then (design §6).

@@ -29,6 +29,7 @@ from shared.subscriptions import Subscription
 from tests.support import eventually as bounded
 from tests.support.databases import copy_of
 from tests.support.servers import nats_url
+from tests.support.streams import forget_streams
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEYRING = Keyring(base64.b64encode(b"the toys' key, as long as it must").decode())
@@ -131,13 +132,20 @@ ACCOUNT: Aggregate[Account, Open | Deposit | Close, Event] = Aggregate(Account()
 # Its read model, folded in the commit, and its handlers.
 
 LEDGER_TABLES = MetaData()
-ACCOUNTS = Table(
-    "accounts_1",
-    LEDGER_TABLES,
-    Column("account", Text, primary_key=True),
-    Column("balance", BigInteger, nullable=False, server_default="0"),
-    Column("applied", Integer, nullable=False, server_default="0"),
-)
+
+
+def balances(name: str, tables: MetaData) -> Table:
+    """A copy of the accounts; ``folding`` is what fills it."""
+    return Table(
+        name,
+        tables,
+        Column("account", Text, primary_key=True),
+        Column("balance", BigInteger, nullable=False, server_default="0"),
+        Column("applied", Integer, nullable=False, server_default="0"),
+    )
+
+
+ACCOUNTS = balances("accounts_1", LEDGER_TABLES)
 
 
 def folding(table: Table) -> Callable[[Transaction, Event], Awaitable[None]]:
@@ -250,13 +258,7 @@ class Noted(Event):
 
 READER_EVENTS = Catalog("reader", Noted)
 READER_TABLES = MetaData()
-SEEN = Table(
-    "seen_1",
-    READER_TABLES,
-    Column("account", Text, primary_key=True),
-    Column("balance", BigInteger, nullable=False, server_default="0"),
-    Column("applied", Integer, nullable=False, server_default="0"),
-)
+SEEN = balances("seen_1", READER_TABLES)
 
 
 @dataclass
@@ -437,15 +439,3 @@ async def eventually(is_so: Callable[[], bool | Awaitable[bool]], seconds: float
 
 async def _migrate(owner_url: str) -> None:
     await migrate(owner_url, dict.fromkeys(PASSWORDS, ()), PASSWORDS)
-
-
-async def forget_streams(at: str, namespace: str) -> None:
-    """Those that are left of all that were under these names."""
-    client = await nats.connect(at)
-    try:
-        prefix = namespace.replace(".", "_").upper()
-        for stream in await client.jetstream().streams_info():
-            if (stream.config.name or "").startswith(prefix):
-                await client.jetstream().delete_stream(stream.config.name or "")
-    finally:
-        await client.close()

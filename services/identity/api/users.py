@@ -328,12 +328,7 @@ async def update_user(
 
 
 async def _update(tx: Transaction, principal: Principal, body: UpdateUserBody, settings: IdentitySettings) -> str:
-    user_id = body.user_id
-    if user_id is None:
-        assert body.user_email is not None
-        named = await read_model.find_user_by_email(tx, body.user_email)
-        user_id = named.user_id if named is not None else ""
-    row = await read_model.find_user_to_change(tx, user_id)
+    row = await read_model.find_user_to_change(tx, user_id=body.user_id, email=body.user_email)
     principal.require(Operation.USER_UPDATE, owner_id=row.user_id if row is not None else None)
     if row is None:
         param = "user_id" if body.user_id else "user_email"

@@ -1,4 +1,7 @@
-"""A transaction's events are recorded at one instant, so that times never go back between them."""
+"""How events are appended. Until here each row had an instant of its own, and times could go back inside a batch.
+
+The function has one file, the newest: on a new database this migration is what makes it.
+"""
 
 from pathlib import Path
 

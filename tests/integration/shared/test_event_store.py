@@ -56,6 +56,20 @@ async def test_a_transaction_reads_its_own_projection_before_it_commits(toys: To
 # Positions
 
 
+async def test_times_do_not_go_back_within_a_commit_of_many_streams(toys: Toys) -> None:
+    """They are inserted in the order of their streams, and numbered in the order in which they happened."""
+    streams = [f"s{number % 7}-{number}" for number in range(50)]
+
+    async def record(tx: Transaction) -> None:
+        for stream in streams:
+            await tx.record(stream, Opened(account=stream))
+
+    await toys.ledger.run(record)
+    rows = await toys.place.fetch(LOG)
+    assert [stream for _, stream, _, _ in rows] == streams
+    assert [at for *_, at in rows] == sorted(at for *_, at in rows)
+
+
 async def test_positions_have_no_gap_and_times_never_go_back_under_eight_writers(toys: Toys) -> None:
     async def write(writer: int) -> None:
         account = f"a{writer}"

@@ -13,6 +13,7 @@ from shared.errors import Unavailable
 from shared.event_store import Transaction
 from shared.events import Catalog, Event
 from shared.requests import LogSpan, ReadLog
+from tests.support.faults import LoseSessions, befalls
 from tests.support.toys import (
     LEDGER,
     LEDGER_EVENTS,
@@ -184,6 +185,14 @@ async def test_a_fence_that_meets_an_event_that_cannot_be_handled_is_unavailable
     await toys.deposits(1, "b")
     with pytest.raises(Unavailable):
         await toys.reader.fence({"ledger"})
+
+
+async def test_a_fence_that_meets_a_dead_session_is_unavailable(toys: Toys) -> None:
+    await toys.heard()
+    await befalls(toys.place.owner_url, LoseSessions("reader"), toys.reader)
+    with pytest.raises(Unavailable):
+        await toys.heard()
+    await toys.heard()
 
 
 class Frozen(Event):
