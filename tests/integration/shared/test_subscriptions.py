@@ -187,12 +187,15 @@ async def test_a_fence_that_meets_an_event_that_cannot_be_handled_is_unavailable
         await toys.reader.fence({"ledger"})
 
 
-async def test_a_fence_that_meets_a_dead_session_is_unavailable(toys: Toys) -> None:
-    await toys.heard()
-    await befalls(toys.place.owner_url, LoseSessions("reader"), toys.reader)
-    with pytest.raises(Unavailable):
-        await toys.heard()
-    await toys.heard()
+async def test_a_fence_that_meets_a_dead_session_is_unavailable(place: Place) -> None:
+    async with by_hand(place) as running:  # else looking for what is missing could meet it first
+        await running.deposits(1)
+        await running.heard()
+        await befalls(place.owner_url, LoseSessions("reader"), running.reader)
+        await running.ledger.run(deposit, "a", 1)
+        with pytest.raises(Unavailable):
+            await running.heard()
+        await running.heard()
 
 
 class Frozen(Event):
